@@ -1,0 +1,1 @@
+"""Measuring, never training. Never imports torch."""

@@ -1,0 +1,1 @@
+"""Graders: a problem and a response in, a Score out. Never imports torch."""

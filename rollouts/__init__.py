@@ -1,0 +1,1 @@
+"""How scored groups come to be: prompts, the engine, tasks, collection."""

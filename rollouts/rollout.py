@@ -1,0 +1,109 @@
+"""The types of sampling: requests, completions, and rollouts gathered into scored groups.
+
+A rollout is one flat token sequence; every array over tokens is aligned to `token_ids`.
+"""
+
+from dataclasses import dataclass
+
+from rewards.problem import Problem, Response, Score
+
+VersionSpan = tuple[int, int, int]
+"""(version, start, stop): the weights of `version` drew `token_ids[start:stop]`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How tokens are drawn. Training changes temperature only; the rest is for evaluation.
+
+    Example: `Sampling(temperature=1.0, max_tokens=24)`.
+    """
+
+    temperature: float = 1.0
+    max_tokens: int = 64
+    top_p: float = 1.0
+    top_k: int = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One completion to be sampled.
+
+    Example: the second sample of a problem in round 3 is
+    `Request(id="3/arithmetic/add/3+5/1", token_ids=(1, 9690, ...), sampling=..., seed=77,
+    min_version=3)`. A continuation is a request whose ids include earlier output.
+
+    Attributes:
+        id: Unique among the requests in flight.
+        token_ids: The rendered prompt, as ids.
+        seed: Of this request alone; the same seed and weights draw the same tokens.
+        min_version: The engine's weights must be at least this new.
+    """
+
+    id: str
+    token_ids: tuple[int, ...]
+    sampling: Sampling
+    seed: int
+    min_version: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """What the engine sampled for a request.
+
+    Example: `Completion(request_id="3/…/1", token_ids=(40, 2), logprobs=(-0.1, -0.02),
+    text="8", finish="stop", version=3)`; the end token 2 is among the ids, not in the text.
+
+    Attributes:
+        token_ids: The sampled ids only, the end-of-sequence token included.
+        logprobs: Of each sampled id under the distribution it was drawn from.
+        text: The ids decoded, special tokens left out.
+        finish: "stop" (an end token) or "length" (the limit).
+        version: Of the weights that drew the tokens.
+    """
+
+    request_id: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    finish: str
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """One scored sequence: a prompt and what was sampled after it, never re-tokenised.
+
+    Example: prompt ids (1, 5, 6) and sampled ids (40, 2) give token_ids (1, 5, 6, 40, 2),
+    sampled (F, F, F, T, T), logprobs (0, 0, 0, -0.1, -0.02), versions ((3, 3, 5),).
+
+    Attributes:
+        token_ids: Prompt, sampled tokens (and later tool output) in one sequence, [T].
+        sampled: True where the policy drew the token, [T].
+        logprobs: The sampler's; 0.0 where nothing was sampled, [T].
+        response: What the grader saw.
+        score: What it said.
+        versions: Spans over `token_ids` and the version that drew each.
+    """
+
+    token_ids: tuple[int, ...]
+    sampled: tuple[bool, ...]
+    logprobs: tuple[float, ...]
+    response: Response
+    score: Score
+    versions: tuple[VersionSpan, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """All rollouts of one problem in one round; advantages are computed within it.
+
+    Example: four rollouts of "What is 3 + 5?" of which one is right: rewards (0, 1, 0, 0).
+    """
+
+    problem: Problem
+    rollouts: tuple[Rollout, ...]
+
+    @property
+    def rewards(self) -> tuple[float, ...]:
+        """The value of each rollout's score, [G]."""
+        return tuple(rollout.score.value for rollout in self.rollouts)

@@ -1,0 +1,1 @@
+"""Data sets: their rows, their prompts and the reward that grades them."""
