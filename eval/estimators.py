@@ -7,6 +7,9 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from rewards.answers import after_thinking, final_answer
+from rewards.numeric import parse_number
+
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     """The chance that at least one of k samples is correct, estimated without bias.
@@ -70,6 +73,19 @@ def majority_at_k(answers: Sequence[str | None], correct: Sequence[bool], k: int
     starts = range(0, len(answers) - k + 1, k)
     draws = [majority_correct(answers[i : i + k], correct[i : i + k]) for i in starts]
     return sum(draws) / len(draws)
+
+
+def answer_key(text: str) -> str | None:
+    """The final answer after thinking, the same text for the same number; None if none.
+
+    "8", "8.0" and "16/2" are "8". What is not a number is compared by its characters without
+    spaces, so equal formulas that are written differently split the vote.
+    """
+    answer = final_answer(after_thinking(text))
+    if answer is None:
+        return None
+    number = parse_number(answer)
+    return "".join(answer.split()) if number is None else str(number)
 
 
 def _check_lengths(answers: Sequence[str | None], correct: Sequence[bool]) -> None:

@@ -1,0 +1,299 @@
+"""One protocol for before and after: sample problems n times each, grade, estimate.
+
+Leaves out which problems and which prompt: the caller hands both in. Nothing trains here.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from eval.estimators import answer_key, majority_at_k, pass_at_k
+from eval.intervals import Interval, mean_interval
+from rewards.problem import Problem, Response, RewardFn, Verdict
+from rollouts.rollout import Completion, Request, Sampling
+from rollouts.sampler import Sampler, Split
+from rollouts.seeds import request_seed
+
+SINGLE_DRAW_FACTOR = 4
+"""pass@k and maj@k from fewer than so many times k samples are labelled a single draw."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """What is measured and how."""
+
+    split: Split = "validation"
+    """Validation for choices; test is read once, for the final table."""
+    num_problems: int = 256
+    """Problems, the first so many of the split."""
+    num_samples: int = 8
+    """n, samples a problem; pass@1 is their mean."""
+    k: int | None = None
+    """For pass@k and maj@k; None means n, a single draw."""
+    temperature: float = 1.0
+    """Of sampling; 1.0 measures the very distribution that training changes."""
+    top_p: float = 1.0
+    """Nucleus; 1.0 keeps every token."""
+    top_k: int = -1
+    """Most likely tokens kept; -1 keeps all."""
+    max_tokens: int = 1024
+    """Sampled tokens at most; what is cut off counts as truncated."""
+    seed: int = 0
+    """Request seeds derive from it; the same before and after training."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """The part that the engine sees."""
+        return Sampling(
+            temperature=self.temperature,
+            max_tokens=self.max_tokens,
+            top_p=self.top_p,
+            top_k=self.top_k,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProblemCount:
+    """What the graded samples of one problem came to.
+
+    Example: 8 samples, of which one failed in the grader and 3 are correct:
+    `ProblemCount(id="arithmetic/add/3+5", num_graded=7, num_correct=3)`.
+    """
+
+    id: str
+    num_graded: int
+    num_correct: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalResult:
+    """What one policy under one prompt scored. Everything is a fraction unless named so.
+
+    Example: 2 problems x 4 samples with 4 and 1 correct: pass@1 is (1 + 1/4) / 2 = 0.625,
+    pass@4 is 1.0 and, with k = n, a single draw.
+
+    Attributes:
+        label: Of the row, such as "trained".
+        split: Of the data; "" if the caller did not say.
+        num_problems: Problems sampled.
+        num_samples: n, samples drawn of each.
+        k: Of pass@k and maj@k.
+        sampling: How tokens were drawn.
+        seed: What request seeds derive from.
+        counts: One a problem, in the caller's order.
+        pass_at_1: Mean over problems of the correct among their graded samples.
+        pass_at_1_interval: 95%, over problems (`eval.intervals.mean_interval`).
+        pass_at_k: Mean over problems with k graded samples; None if there is none.
+        maj_at_k: The same for the majority's answer; None also if answers do not vote.
+        verdict_fracs: Of all samples, failures of ours included; they sum to 1.
+        num_ungraded: Samples whose grading failed on our side, left out of the counts.
+        truncated_frac: Samples cut off by `max_tokens`.
+        mean_tokens: Sampled tokens a sample, the end token included.
+    """
+
+    label: str
+    split: str
+    num_problems: int
+    num_samples: int
+    k: int
+    sampling: Sampling
+    seed: int
+    counts: tuple[ProblemCount, ...]
+    pass_at_1: float
+    pass_at_1_interval: Interval
+    pass_at_k: float | None
+    maj_at_k: float | None
+    verdict_fracs: dict[str, float]
+    num_ungraded: int
+    truncated_frac: float
+    mean_tokens: float
+
+    @property
+    def is_single_draw(self) -> bool:
+        """True if n < 4k: pass@k and maj@k are then too noisy to compare."""
+        return self.num_samples < SINGLE_DRAW_FACTOR * self.k
+
+    def to_json(self) -> dict[str, Any]:
+        """Values that `json.dumps` writes, with the label of the estimates spelled out."""
+        return {**asdict(self), "is_single_draw": self.is_single_draw}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "EvalResult":
+        """The inverse of `to_json`, also after a trip through a JSON file."""
+        fields = {name: value for name, value in values.items() if name != "is_single_draw"}
+        low, high = fields["pass_at_1_interval"]
+        fields["pass_at_1_interval"] = (low, high)
+        fields["sampling"] = Sampling(**fields["sampling"])
+        fields["counts"] = tuple(ProblemCount(**count) for count in fields["counts"])
+        return cls(**fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sample:
+    """What is kept of a graded completion; its text is dropped."""
+
+    verdict: Verdict
+    vote: str | None
+    num_tokens: int
+    truncated: bool
+
+
+def evaluate(
+    sampler: Sampler,
+    problems: Sequence[Problem],
+    *,
+    render: Callable[[Problem], tuple[int, ...]],
+    sampling: Sampling,
+    num_samples: int,
+    seed: int,
+    score: RewardFn,
+    answer_of: Callable[[str], str | None] | None = answer_key,
+    k: int | None = None,
+    prefill: str = "",
+    label: str = "",
+    split: str = "",
+) -> EvalResult:
+    """Sample each problem `num_samples` times, score each as it finishes, and estimate.
+
+    Seeds depend on (seed, problem id, sample index) and nothing else, and results on the
+    samples and not on the order they finish in.
+
+    Args:
+        render: The prompt of a problem, as ids.
+        answer_of: The answer that a text votes for; None where answers cannot be equal, as
+            for programs, and maj@k is then None.
+        k: Of pass@k and maj@k; None means `num_samples`.
+        prefill: What the template already wrote of the answer; graders see it.
+
+    Raises:
+        ValueError: No problem, a repeated problem id, or k outside 1..num_samples.
+        RuntimeError: The sampler did not answer each request once, or nothing was graded.
+    """
+    k = num_samples if k is None else k
+    _check_request(problems, num_samples, k)
+    requests = [r for p in problems for r in _requests(p, render(p), sampling, num_samples, seed)]
+    owners = [problem for problem in problems for _ in range(num_samples)]
+    problem_of = {r.id: problem for r, problem in zip(requests, owners, strict=True)}
+    finished: dict[str, _Sample] = {}
+    for completion in _answers(sampler, requests):
+        problem = problem_of[completion.request_id]
+        response = Response(
+            text=completion.text,
+            prefill=prefill,
+            num_tokens=len(completion.token_ids),
+            max_tokens=sampling.max_tokens,
+            finish=completion.finish,
+        )
+        finished[completion.request_id] = _graded(problem, response, score, answer_of)
+    samples = [finished[request.id] for request in requests]
+    return EvalResult(
+        label=label,
+        split=split,
+        num_problems=len(problems),
+        num_samples=num_samples,
+        k=k,
+        sampling=sampling,
+        seed=seed,
+        **_estimates(problems, samples, k, answer_of is not None),
+        **_sample_statistics(samples),
+    )
+
+
+def _check_request(problems: Sequence[Problem], num_samples: int, k: int) -> None:
+    if not problems:
+        raise ValueError("no problem to evaluate; check the split and num_problems")
+    if not 1 <= k <= num_samples:
+        raise ValueError(
+            f"k={k} must be from 1 to num_samples={num_samples}; raise num_samples or lower k"
+        )
+    id_, times = Counter(problem.id for problem in problems).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"problem {id_!r} is given {times} times; ids must be unique")
+
+
+def _requests(
+    problem: Problem, prompt: tuple[int, ...], sampling: Sampling, num_samples: int, seed: int
+) -> list[Request]:
+    return [
+        Request(
+            id=f"eval/{problem.id}/{i}",
+            token_ids=prompt,
+            sampling=sampling,
+            seed=request_seed(seed, problem.id, i),
+        )
+        for i in range(num_samples)
+    ]
+
+
+def _answers(sampler: Sampler, requests: Sequence[Request]) -> Iterator[Completion]:
+    """The sampler's completions, checked to be exactly one a request."""
+    waiting = {request.id for request in requests}
+    for completion in sampler.sample(requests):
+        if completion.request_id not in waiting:
+            raise RuntimeError(
+                f"the sampler answered {completion.request_id!r}, which was not asked or was "
+                "answered before; every request must get one completion"
+            )
+        waiting.remove(completion.request_id)
+        yield completion
+    if waiting:
+        raise RuntimeError(
+            f"the sampler left {len(waiting)} of {len(requests)} requests unanswered, such as "
+            f"{min(waiting)!r}; look for a dead engine"
+        )
+
+
+def _graded(
+    problem: Problem,
+    response: Response,
+    score: RewardFn,
+    answer_of: Callable[[str], str | None] | None,
+) -> _Sample:
+    verdict = score(problem, response).verdict
+    # Where the grader found no answer, a more lenient reading must not vote.
+    votes = answer_of is not None and verdict not in (Verdict.NO_ANSWER, Verdict.MALFORMED)
+    return _Sample(
+        verdict=verdict,
+        vote=answer_of(response.full_text) if votes else None,
+        num_tokens=response.num_tokens,
+        truncated=response.finish == "length",
+    )
+
+
+def _estimates(
+    problems: Sequence[Problem], samples: Sequence[_Sample], k: int, voting: bool
+) -> dict[str, Any]:
+    """The fields of EvalResult that are estimated a problem at a time."""
+    num_samples = len(samples) // len(problems)
+    counts, passes, majorities = [], [], []
+    for i, problem in enumerate(problems):
+        drawn = samples[i * num_samples : (i + 1) * num_samples]
+        graded = [sample for sample in drawn if not sample.verdict.is_ours]
+        correct = [sample.verdict is Verdict.CORRECT for sample in graded]
+        counts.append(ProblemCount(id=problem.id, num_graded=len(graded), num_correct=sum(correct)))
+        if len(graded) >= k:
+            passes.append(pass_at_k(len(graded), sum(correct), k))
+            majorities.append(majority_at_k([sample.vote for sample in graded], correct, k))
+    fractions = [count.num_correct / count.num_graded for count in counts if count.num_graded]
+    if not fractions:
+        verdicts = sorted({sample.verdict for sample in samples})
+        raise RuntimeError(f"no sample could be graded ({', '.join(verdicts)}); fix the grader")
+    return {
+        "counts": tuple(counts),
+        "pass_at_1": sum(fractions) / len(fractions),
+        "pass_at_1_interval": mean_interval(fractions),
+        "pass_at_k": sum(passes) / len(passes) if passes else None,
+        "maj_at_k": sum(majorities) / len(majorities) if majorities and voting else None,
+    }
+
+
+def _sample_statistics(samples: Sequence[_Sample]) -> dict[str, Any]:
+    """The fields of EvalResult that are over all samples alike."""
+    verdicts = Counter(sample.verdict for sample in samples)
+    return {
+        "verdict_fracs": {str(v): verdicts[v] / len(samples) for v in Verdict},
+        "num_ungraded": sum(count for verdict, count in verdicts.items() if verdict.is_ours),
+        "truncated_frac": sum(sample.truncated for sample in samples) / len(samples),
+        "mean_tokens": sum(sample.num_tokens for sample in samples) / len(samples),
+    }
