@@ -33,6 +33,8 @@ def test_pass_at_one_is_the_fraction_of_correct_samples():
 def test_pass_at_k_of_many_samples_does_not_overflow():
     # C(100_000, 1000) has thousands of digits. With c = 1 the chance is k / n = 0.01.
     assert pass_at_k(100_000, 1, 1000) == pytest.approx(0.01, abs=1e-9)
+    # Only one sample fails, so any two hold a correct one; the bare product is inf * 0 here.
+    assert pass_at_k(4000, 3999, 2000) == 1.0
 
 
 def test_pass_at_k_says_what_is_wrong():
