@@ -1,0 +1,34 @@
+"""The format reward of R1-Zero: reasoning in `<think>` tags, then the answer in `<answer>` tags."""
+
+from rewards.problem import Problem, Response, Score, Verdict
+
+TAGS = (("<think>", "</think>"), ("<answer>", "</answer>"))
+
+
+def format_reward(problem: Problem, response: Response) -> Score:
+    """1 if the whole text, prefill included, has R1-Zero's format, else 0 (malformed).
+
+    DeepSeek-R1 (arXiv 2501.12948v2, Table 1 and Sec. 2.2) gives the format and not the
+    value of its reward; 1 and 0 are our reading of its equal weight with accuracy.
+    """
+    fits = has_think_answer_format(response.full_text)
+    value = 1.0 if fits else 0.0
+    verdict = Verdict.CORRECT if fits else Verdict.MALFORMED
+    return Score(value=value, verdict=verdict, parts={"format": value})
+
+
+def has_think_answer_format(text: str) -> bool:
+    """True for `<think>..</think><answer>..</answer>` with only white space outside.
+
+    Each of the four tags must be there exactly once, in this order.
+    """
+    if any(text.count(tag) != 1 for pair in TAGS for tag in pair):
+        return False
+    outside, rest = "", text
+    for opening, closing in TAGS:
+        before, _, rest = rest.partition(opening)
+        _, closed, rest = rest.partition(closing)
+        if not closed:
+            return False
+        outside += before
+    return not (outside + rest).strip()

@@ -1,0 +1,64 @@
+"""Several tasks as one; each problem is scored by the task that it comes from."""
+
+import math
+from dataclasses import dataclass
+
+from rewards.problem import Problem, Response, Score
+from rollouts.sampler import Split
+from rollouts.tasks.arithmetic import Arithmetic
+from rollouts.tasks.countdown import Countdown
+from rollouts.tasks.jsonl import Jsonl
+
+SingleTask = Arithmetic | Countdown | Jsonl
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """The problems of all `tasks`.
+
+    Example: `Mixture(tasks=(Arithmetic(), Countdown()), weights=(1.0, 3.0))`.
+    """
+
+    tasks: tuple[SingleTask, ...]
+    """Their names must differ."""
+    weights: tuple[float, ...]
+    """Relative share of each task among the problems drawn; not applied here."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be drawn from or told apart."""
+        if not self.tasks or len(self.weights) != len(self.tasks):
+            raise ValueError(
+                f"a mixture has {len(self.tasks)} tasks and {len(self.weights)} weights; give at "
+                "least one task and one weight each"
+            )
+        if not all(0.0 < weight < math.inf for weight in self.weights):
+            raise ValueError(f"weights is {self.weights}; each must be positive and finite")
+        names = [task.name for task in self.tasks]
+        if len(set(names)) < len(names):
+            raise ValueError(f"the tasks are named {names}; names must differ (Jsonl has `name`)")
+
+    @property
+    def name(self) -> str:
+        """The mixture's; its problems keep the names of their own tasks."""
+        return "mixture"
+
+    def problems(self, split: Split) -> list[Problem]:
+        """The problems of a split, task after task."""
+        return [problem for task in self.tasks for problem in task.problems(split)]
+
+    def score(self, problem: Problem, response: Response) -> Score:
+        """What the problem's own task says."""
+        return self.task_of(problem).score(problem, response)
+
+    def task_of(self, problem: Problem) -> SingleTask:
+        """The task named by the first part of the problem's source."""
+        name = problem.source.partition("/")[0]
+        for task in self.tasks:
+            if task.name == name:
+                return task
+        names = [task.name for task in self.tasks]
+        raise ValueError(f"problem {problem.id} is of task {name!r}; this mixture has {names}")
+
+
+TaskConfig = Arithmetic | Countdown | Jsonl | Mixture
+"""Every task that a configuration can name."""
