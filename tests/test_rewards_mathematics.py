@@ -45,7 +45,7 @@ def test_only_what_follows_the_thought_is_graded():
 
 
 def test_a_prefilled_answer_is_part_of_the_text():
-    assert verdict("8</answer>", prefill="<answer>") is Verdict.CORRECT
+    assert verdict("8</answer> not 9", prefill="<answer>") is Verdict.CORRECT
 
 
 def test_value_and_part_are_one_or_zero():
