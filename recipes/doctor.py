@@ -41,6 +41,7 @@ specs = {{name: importlib.util.find_spec(name) for name in {PACKAGES}}}
 print(json.dumps({{name: s and s.origin and os.path.dirname(s.origin) for name, s in specs.items()}}))
 """
 TIMEOUT_S = 30.0
+STYLES = {"ok": "green", "warn": "yellow", "FAIL": "bold red"}
 
 Status = Literal["ok", "warn", "FAIL"]
 
@@ -146,8 +147,7 @@ def check_packages() -> Check:
         remedy = "Use one environment per clone, without that package: make clean, make setup."
         return Check("packages", "FAIL", told, remedy)
     if not all(elsewhere.get(name) for name in PACKAGES):
-        remedy = "make setup, or pip install -e . in this environment."
-        return Check("packages", "warn", "found only from this folder: not installed", remedy)
+        return Check("packages", "warn", "not installed: found only from here", "make setup")
     return Check("packages", "ok", f"all five in {ROOT}")
 
 
@@ -178,13 +178,14 @@ def check_gpu() -> Check:
     if not process.gpu_visible(os.environ):
         if cpu_build:
             return Check("gpu", "ok", "none; the engine is vLLM's CPU build")
-        remedy = "Use vLLM's CPU build: make clean, make EXTRA=cpu setup."
-        return Check("gpu", "FAIL", "none", remedy)
+        return Check("gpu", "FAIL", "none", "For the CPU: make clean, make EXTRA=cpu setup.")
     found = _output(["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"])
     if cpu_build:
-        remedy = "It is not used. For CUDA: make clean, make EXTRA=cuda setup."
+        remedy = "Not used. For CUDA: make clean, make EXTRA=cuda setup."
         return Check("gpu", "warn", found or "a device", remedy)
-    return Check("gpu", "ok" if found else "warn", found or "a device, but nvidia-smi is silent")
+    if not found:
+        return Check("gpu", "warn", "a device, but nvidia-smi is silent", "Check the driver.")
+    return Check("gpu", "ok", found)
 
 
 def check_sandbox() -> Check:
@@ -237,12 +238,11 @@ def run_checks() -> Iterator[Check]:
 
 def print_table(checks: Sequence[Check]) -> None:
     """The checks for a person."""
-    styles = {"ok": "green", "warn": "yellow", "FAIL": "bold red"}
     table = Table(box=None)
     for column in ("check", "", "found", "what to do"):
         table.add_column(column, overflow="fold")
     for check in checks:
-        status = Text(check.status, style=styles[check.status])
+        status = Text(check.status, style=STYLES[check.status])
         table.add_row(check.name, status, Text(check.found), Text(check.remedy))
     Console().print(table)
 

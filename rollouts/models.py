@@ -101,8 +101,7 @@ def convert_gguf(gguf: Path, out: Path) -> None:
 
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
     try:
-        # No progress bars; and the caller's random state stays as it was.
-        with contextlib.redirect_stderr(io.StringIO()), torch.random.fork_rng(devices=[]):
+        with contextlib.redirect_stderr(io.StringIO()):  # progress bars
             model, report = AutoModelForCausalLM.from_pretrained(
                 **source,
                 dtype=torch.float32,

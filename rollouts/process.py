@@ -196,7 +196,7 @@ def _can_restart(argv: Sequence[str] | None) -> bool:
     """True if running the same command line again would do the same thing."""
     if any(name in os.environ for name in LAUNCHER_VARIABLES):
         return False
-    if "ipykernel" in sys.modules or "PYTEST_CURRENT_TEST" in os.environ or hasattr(sys, "ps1"):
+    if "ipykernel" in sys.modules or "pytest" in sys.modules or hasattr(sys, "ps1"):
         return False
     if len(sys.orig_argv) < 2 or sys.orig_argv[1] == "-":  # the program came through a pipe
         return False
