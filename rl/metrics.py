@@ -1,0 +1,62 @@
+"""Metrics of updates, summed over micro-batches: flat names with slashes.
+
+Means are over trained tokens and carry their count, since groups without signal are left out.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(kw_only=True)
+class Totals:
+    """Sums of per-token observations over the micro-batches of an update."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    largest_gap: float = 0.0
+    num_tokens: int = 0
+    loss: float = 0.0
+
+    def add(self, seen: dict[str, Tensor], trained: Tensor, loss: float) -> None:
+        """Add one micro-batch; `seen` are [T], counted where `trained`; `gap` is log pi - log mu."""
+        self.loss += loss
+        self.num_tokens += int(trained.sum())
+        picked = {name: values.detach()[trained].double() for name, values in seen.items()}
+        gap = picked.pop("gap")
+        picked |= {"gap_abs": gap.abs(), "gap_k3": torch.exp(gap) - gap - 1}
+        for name, values in picked.items():
+            self.sums[name] = self.sums.get(name, 0.0) + values.sum().item()
+        self.largest_gap = max(self.largest_gap, gap.abs().max().item() if len(gap) else 0.0)
+
+    def means(self) -> dict[str, float]:
+        """Means over trained tokens under `update/`, with their count."""
+        count = max(1, self.num_tokens)
+        means = {f"update/{name}": total / count for name, total in self.sums.items()}
+        return means | {
+            "update/loss": self.loss,
+            "update/trained_tokens": float(self.num_tokens),
+            "update/gap_max": self.largest_gap,
+        }
+
+
+def round_metrics(updates: list[dict[str, float]]) -> dict[str, float]:
+    """One round's update metrics: means over its updates, mismatch and drift apart.
+
+    Mismatch is the trainer against the sampler on the first minibatch, before it changed;
+    drift is the same on the last one, after the earlier updates (0 with one update a round).
+    """
+    names = sorted({name for metrics in updates for name in metrics})
+    merged = {
+        name: sum(m[name] for m in updates if name in m) / sum(name in m for m in updates)
+        for name in names
+        if "gap" not in name
+    }
+    merged["update/trained_tokens"] = sum(m["update/trained_tokens"] for m in updates)
+    for key in ("gap_abs", "gap_k3", "gap_max"):
+        first, last = updates[0].get(f"update/{key}"), updates[-1].get(f"update/{key}")
+        if first is not None:
+            merged[f"mismatch/{key.removeprefix('gap_')}"] = first
+        if first is not None and last is not None and len(updates) > 1:
+            merged[f"drift/{key.removeprefix('gap_')}"] = last
+    return merged

@@ -1,0 +1,168 @@
+"""From problems to scored groups: sample G completions each, score each as it finishes.
+
+Groups come back in the order their problems were drawn, never in the order they finished.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from rewards.problem import Problem, Response, RewardFn, Score, Verdict
+from rollouts.rollout import Completion, Group, Request, Rollout, Sampling
+from rollouts.sampler import Sampler
+from rollouts.seeds import request_seed
+
+MIN_GROUP = 2
+
+
+class GraderFailureError(RuntimeError):
+    """Too many scores failed by our own fault; the samples say nothing about the policy."""
+
+
+@dataclass(kw_only=True)
+class GraderHealth:
+    """Stops the run when graders fail: above 1% of the last 1,000 scores and at least 5 of them.
+
+    Example: four grader errors in the first round pass; the fifth among fewer than 500 stops.
+    """
+
+    window: int = 1000
+    max_frac: float = 0.01
+    min_count: int = 5
+    recent: deque[bool] = field(default_factory=deque)
+
+    def record(self, problem: Problem, response: Response, score: Score) -> None:
+        """Count one score; raises GraderFailureError with this example when there are too many."""
+        self.recent.append(score.verdict.is_ours)
+        if len(self.recent) > self.window:
+            self.recent.popleft()
+        failed = sum(self.recent)
+        if failed >= self.min_count and failed > self.max_frac * len(self.recent):
+            raise GraderFailureError(
+                f"{failed} of the last {len(self.recent)} scores failed in the grader "
+                f"({score.verdict}); the last one: problem {problem.id}, "
+                f"response {response.text[:200]!r}. Mend the reward, then resume."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collector:
+    """All that turns problems into scored groups.
+
+    Attributes:
+        render: A problem's prompt as ids.
+        prefill: What the template wrote of the answer.
+        score: The reward.
+        group_size: Completions for each problem, G.
+        seed: Of the run; request seeds derive from (seed, round, problem, sample).
+    """
+
+    sampler: Sampler
+    render: Callable[[Problem], tuple[int, ...]]
+    score: RewardFn
+    group_size: int
+    seed: int
+    prefill: str = ""
+    health: GraderHealth = field(default_factory=GraderHealth)
+
+    def collect(
+        self, problems: Sequence[Problem], sampling: Sampling, *, round_index: int, version: int
+    ) -> list[Group]:
+        """Sample and score; groups in draw order, without members whose grader failed.
+
+        A group left with fewer than two members is dropped.
+        """
+        origin: dict[str, tuple[int, int]] = {}
+        requests = []
+        for row, problem in enumerate(problems):
+            for sample in range(self.group_size):
+                request = self._request(problem, sampling, round_index, row, sample, version)
+                origin[request.id] = (row, sample)
+                requests.append(request)
+        by_id = {request.id: request for request in requests}
+        slots: list[dict[int, Rollout]] = [{} for _ in problems]
+        for completion in self.sampler.sample(requests):
+            row, sample = origin[completion.request_id]
+            request = by_id[completion.request_id]
+            slots[row][sample] = self._rollout(problems[row], request, completion)
+        return self._groups(problems, slots)
+
+    def _request(
+        self,
+        problem: Problem,
+        sampling: Sampling,
+        round_index: int,
+        row: int,
+        sample: int,
+        version: int,
+    ) -> Request:
+        return Request(
+            id=f"{round_index}/{row}/{sample}",
+            token_ids=self.render(problem),
+            sampling=sampling,
+            seed=request_seed(self.seed, round_index, row, problem.id, sample),
+            min_version=version,
+        )
+
+    def _rollout(self, problem: Problem, request: Request, completion: Completion) -> Rollout:
+        response = Response(
+            text=completion.text,
+            prefill=self.prefill,
+            num_tokens=len(completion.token_ids),
+            max_tokens=request.sampling.max_tokens,
+            finish=completion.finish,
+        )
+        score = self.score(problem, response)
+        self.health.record(problem, response, score)
+        return rollout_of(request, completion, response, score)
+
+    def _groups(
+        self, problems: Sequence[Problem], slots: Sequence[dict[int, Rollout]]
+    ) -> list[Group]:
+        groups = []
+        for problem, members in zip(problems, slots, strict=True):
+            kept = [members[i] for i in sorted(members) if not members[i].score.verdict.is_ours]
+            if len(kept) >= MIN_GROUP:
+                groups.append(Group(problem=problem, rollouts=tuple(kept)))
+        if not groups:
+            raise GraderFailureError("a whole round could not be graded; mend the reward, then resume")
+        return groups
+
+
+def rollout_of(
+    request: Request, completion: Completion, response: Response, score: Score
+) -> Rollout:
+    """One flat sequence of a request and its completion; prompt positions hold logprob 0."""
+    num_prompt, num_sampled = len(request.token_ids), len(completion.token_ids)
+    return Rollout(
+        token_ids=request.token_ids + completion.token_ids,
+        sampled=(False,) * num_prompt + (True,) * num_sampled,
+        logprobs=(0.0,) * num_prompt + completion.logprobs,
+        response=response,
+        score=score,
+        versions=((completion.version, num_prompt, num_prompt + num_sampled),),
+    )
+
+
+def collection_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """What a round's groups say of the policy: rewards, verdicts, lengths, truncation, by source too."""
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    count = len(rollouts)
+    equal = sum(max(group.rewards) - min(group.rewards) < 1e-9 for group in groups)
+    metrics = {
+        "reward/mean": sum(r.score.value for r in rollouts) / count,
+        "reward/no_signal_frac": equal / len(groups),
+        "rollouts/count": float(count),
+        "rollouts/sampled_tokens": float(sum(r.response.num_tokens for r in rollouts)),
+        "rollouts/mean_tokens": sum(r.response.num_tokens for r in rollouts) / count,
+        "rollouts/truncated_frac": sum(r.response.finish == "length" for r in rollouts) / count,
+    }
+    for verdict in Verdict:
+        metrics[f"verdict/{verdict}"] = sum(r.score.verdict is verdict for r in rollouts) / count
+    for part in sorted({name for r in rollouts for name in r.score.parts}):
+        values = [r.score.parts[part] for r in rollouts if part in r.score.parts]
+        metrics[f"reward/part/{part}"] = sum(values) / len(values)
+    for source in sorted({group.problem.source for group in groups}):
+        values = [v for group in groups if group.problem.source == source for v in group.rewards]
+        metrics[f"reward/source/{source}"] = sum(values) / len(values)
+    return metrics

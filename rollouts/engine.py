@@ -1,0 +1,262 @@
+"""vLLM in this process: sample, publish weights, prove them. The only file that imports vllm.
+
+Leaves out, on purpose, a server and processes of its own; `rollouts/process.py` sets what
+must be set before Python starts.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+
+from vllm import LLM, SamplingParams
+from vllm.inputs import TokensPrompt
+from vllm.sampling_params import RequestOutputKind
+
+from rollouts.proof import Proof, WeightProofError, prove
+from rollouts.rollout import Completion, Request
+
+_CPU_BLOCK_TOKENS = 128
+
+
+class EngineError(RuntimeError):
+    """The engine died or broke its contract; the run can be resumed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """What the engine needs beyond the model."""
+
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Weights and activations; the trainer computes in the same."""
+    max_concurrent: int = 128
+    """Requests that are sampled at once; the KV pool is computed from it."""
+    max_kv_gib: float = 4.0
+    """Upper bound of the KV pool on CPU, in GiB. Requests that find no room wait."""
+    gpu_memory_frac: float = 0.45
+    """Of a GPU's memory, for weights and KV pool together. The trainer has the rest, and all of it while the engine sleeps."""
+    compile: bool = False
+    """Let vLLM compile the model: about 20% faster sampling, a minute's start, needs a C++ compiler on CPU."""
+    proof_parts: int = 16
+    """Each publish proves one part of this many, all of it at first and after a resume."""
+
+
+class Engine:
+    """One vLLM engine behind the `Sampler` protocol.
+
+    Holds the version of its weights; every completion carries it. Random state and default
+    dtype are the caller's again after every call.
+    """
+
+    def __init__(self, model: Path, config: EngineConfig, *, max_tokens: int, num_requests: int):
+        """Load `model`, a checkpoint folder.
+
+        Args:
+            max_tokens: Longest sequence, prompt and completion together.
+            num_requests: Most requests that will be given to one `sample`.
+        """
+        self.config = config
+        self.version = 0
+        self._proved_whole = False
+        concurrent = min(config.max_concurrent, num_requests)
+        with _caller_state():
+            self._llm = LLM(
+                str(model),
+                dtype=config.dtype,
+                enforce_eager=not config.compile,
+                max_model_len=max_tokens,
+                max_num_seqs=concurrent,
+                logprobs_mode="processed_logprobs",
+                seed=0,
+                disable_log_stats=True,
+                **_device_settings(model, config, max_tokens, concurrent),
+            )
+        self._core = self._llm.llm_engine
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in, as a torch dtype's name."""
+        return str(self._core.model_config.dtype).removeprefix("torch.")
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids it can draw."""
+        return self._core.model_config.get_vocab_size()
+
+    @property
+    def eos_token_ids(self) -> frozenset[int]:
+        """The ids that end a completion; trainer, masks and finish reason use the same set."""
+        params = SamplingParams()
+        fields = self._core.model_config.try_get_generation_config()
+        params.update_from_generation_config(fields, self._llm.get_tokenizer().eos_token_id)
+        return frozenset(params.all_stop_token_ids)
+
+    def render(self, messages: list[dict[str, str]], **kwargs: Any) -> list[int]:
+        """Ids of a conversation under the engine's own tokenizer and chat template."""
+        return self._llm.get_tokenizer().apply_chat_template(
+            messages, tokenize=True, add_generation_prompt=True, return_dict=False, **kwargs
+        )
+
+    def sample(self, requests: Sequence[Request]) -> Iterator[Completion]:
+        """Yield one completion a request as they finish; whatever is left is aborted on exit."""
+        pending = {request.id: request for request in requests}
+        if len(pending) < len(requests):
+            raise AssertionError("request ids must be unique")
+        tokenizer = self._llm.get_tokenizer()
+        for request in requests:
+            self._add(request)
+        try:
+            while pending:
+                for output in self._step():
+                    if output.finished:
+                        yield self._completion(output, pending.pop(output.request_id), tokenizer)
+        finally:
+            if pending:
+                self._core.abort_request(list(pending))
+
+    def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> Proof:
+        """Replace the weights, drop the prefix cache, and prove what the engine now computes with.
+
+        Args:
+            weights: (name, tensor) as a saved checkpoint names and shapes them, plus
+                `lm_head.weight` where the head is tied.
+            version: Stamped on every completion from now on.
+
+        Raises WeightProofError; the engine must not be sampled from after that.
+        """
+        published = dict(weights)
+        self._load(published, version)
+        self.version = version
+        proof = self.prove(published)
+        self._proved_whole = True
+        return proof
+
+    def prove(self, published: Mapping[str, torch.Tensor], *, whole: bool = False) -> Proof:
+        """Compare the engine's weights with `published`: all of them the first time or if `whole`."""
+        held = int(self._llm.get_weight_version())
+        if held != self.version:
+            raise WeightProofError(f"the engine holds version {held}, published was {self.version}")
+        whole = whole or not self._proved_whole
+        num_parts = 1 if whole else self.config.proof_parts
+
+        def compare(model: torch.nn.Module) -> tuple[int, int]:
+            return prove(model, published, part=self.version, num_parts=num_parts)
+
+        with _caller_state():
+            (num_checked, num_total) = self._llm.apply_model(compare)[0]
+        return Proof(num_checked=num_checked, num_total=num_total, version=held)
+
+    def reset_prefix_cache(self) -> None:
+        """Forget every computed prompt."""
+        self._llm.reset_prefix_cache()
+
+    def sleep(self) -> None:
+        """Give the GPU's memory to the trainer; nothing to do on CPU."""
+        if torch.cuda.is_available():
+            self._llm.sleep(level=1)
+
+    def wake(self, *parts: Literal["weights", "kv_cache"]) -> None:
+        """Take back memory for `parts`, staged: weights, publish, then kv_cache. Nothing to do on CPU."""
+        if torch.cuda.is_available():
+            self._llm.wake_up(tags=list(parts))
+
+    def _load(self, published: Mapping[str, torch.Tensor], version: int) -> None:
+        with _caller_state():
+            self._llm.collective_rpc(
+                "reload_weights", kwargs={"weights_iterator": iter(published.items())}
+            )
+            self._llm.reset_prefix_cache()
+            self._llm.update_weight_version(str(version))
+
+    def _add(self, request: Request) -> None:
+        if request.min_version > self.version:
+            raise AssertionError(
+                f"request {request.id} needs version {request.min_version}, the engine has {self.version}"
+            )
+        params = SamplingParams(
+            temperature=request.sampling.temperature,
+            top_p=request.sampling.top_p,
+            top_k=request.sampling.top_k,
+            max_tokens=request.sampling.max_tokens,
+            seed=request.seed,
+            logprobs=0,
+            flat_logprobs=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        prompt = TokensPrompt(prompt_token_ids=list(request.token_ids))
+        with _caller_state():
+            self._core.add_request(request.id, prompt, params)
+
+    def _step(self) -> list[Any]:
+        with _caller_state():
+            try:
+                return self._core.step()
+            except Exception as error:
+                raise EngineError(f"the engine died: {type(error).__name__}: {error}") from error
+
+    def _completion(self, output: Any, request: Request, tokenizer: Any) -> Completion:
+        if tuple(output.prompt_token_ids) != request.token_ids:
+            raise EngineError(f"the engine continued other prompt ids than request {request.id} gave")
+        sampled = output.outputs[0]
+        token_ids = tuple(sampled.token_ids)
+        ended = sampled.finish_reason == "stop"
+        if ended and token_ids[-1] not in self.eos_token_ids:
+            raise EngineError(f"request {request.id} stopped at id {token_ids[-1]}, not an end token")
+        return Completion(
+            request_id=request.id,
+            token_ids=token_ids,
+            logprobs=tuple(sampled.logprobs.logprobs),
+            text=tokenizer.decode(token_ids[:-1] if ended else token_ids, skip_special_tokens=True),
+            finish="stop" if ended else "length",
+            version=self.version,
+        )
+
+
+def _device_settings(
+    model: Path, config: EngineConfig, max_tokens: int, concurrent: int
+) -> dict[str, Any]:
+    """Memory: on CPU a KV pool of exactly what the requests can fill; on a GPU a share of it."""
+    if torch.cuda.is_available():
+        return {"gpu_memory_utilization": config.gpu_memory_frac, "enable_sleep_mode": True}
+    from transformers import AutoConfig
+
+    settings = AutoConfig.from_pretrained(model).get_text_config()
+    itemsize = getattr(torch, config.dtype).itemsize
+    wanted = kv_pool_bytes(settings, itemsize, max_tokens=max_tokens, concurrent=concurrent)
+    least = kv_pool_bytes(settings, itemsize, max_tokens=max_tokens, concurrent=1)
+    return {"kv_cache_memory_bytes": max(least, min(wanted, int(config.max_kv_gib * 2**30)))}
+
+
+def kv_pool_bytes(settings: Any, itemsize: int, *, max_tokens: int, concurrent: int) -> int:
+    """Bytes of the KV cache that `concurrent` sequences of `max_tokens` fill, in whole blocks.
+
+    `settings` is a transformers text config. Example: SmolLM2-135M in bf16 (30 layers, 3 heads
+    of 64): 23,040 bytes a token, so 64 sequences of at most 128 tokens take 189 MB and one
+    block more.
+    """
+    if getattr(settings, "kv_lora_rank", None):
+        width = settings.kv_lora_rank + settings.qk_rope_head_dim
+    else:
+        heads = getattr(settings, "num_key_value_heads", None) or settings.num_attention_heads
+        head_dim = getattr(settings, "head_dim", None)
+        width = 2 * heads * (head_dim or settings.hidden_size // settings.num_attention_heads)
+    blocks = concurrent * -(-max_tokens // _CPU_BLOCK_TOKENS) + 1
+    return settings.num_hidden_layers * width * itemsize * blocks * _CPU_BLOCK_TOKENS
+
+
+@contextmanager
+def _caller_state() -> Iterator[None]:
+    """Keep the caller's random state and default dtype through a call into vLLM."""
+    state, dtype = torch.get_rng_state(), torch.get_default_dtype()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+        torch.set_default_dtype(dtype)

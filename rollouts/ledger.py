@@ -1,0 +1,64 @@
+"""Which problem is drawn next: shuffled epochs for each source, mixed by weight.
+
+A ledger's whole state is how many problems each source has given, so a resumed run draws
+exactly what the stopped one would have drawn.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+
+from rewards.problem import Problem
+
+
+@dataclass(kw_only=True)
+class Ledger:
+    """Draws problems without replacement within an epoch of each source.
+
+    Example: two sources with weights {"arithmetic": 3, "countdown": 1} and `draw(8)` gives
+    about six arithmetic problems; each source goes through its own shuffled epochs.
+
+    Attributes:
+        problems: By task name; none may be empty.
+        weights: Relative frequency of each task; equal where left out.
+        seed: Of the run.
+        drawn: Problems given so far by each task: the state.
+    """
+
+    problems: Mapping[str, Sequence[Problem]]
+    weights: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+    drawn: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        empty = [name for name, rows in self.problems.items() if not rows]
+        if empty or not self.problems:
+            raise ValueError(
+                f"no problems to train on ({', '.join(empty) or 'no task'}): "
+                "widen the task's ranges or raise prompts.max_prompt_tokens"
+            )
+
+    def draw(self, count: int) -> list[Problem]:
+        """The next `count` problems."""
+        return [self._next(self._source()) for _ in range(count)]
+
+    def _source(self) -> str:
+        names = sorted(self.problems)
+        weights = [self.weights.get(name, 1.0) for name in names]
+        total = sum(self.drawn.values())
+        return Random(f"{self.seed}/source/{total}").choices(names, weights)[0]
+
+    def _next(self, name: str) -> Problem:
+        rows = self.problems[name]
+        position = self.drawn.get(name, 0)
+        self.drawn[name] = position + 1
+        epoch, index = divmod(position, len(rows))
+        return rows[self._order(name, epoch, len(rows))[index]]
+
+    def _order(self, name: str, epoch: int, size: int) -> list[int]:
+        key = (name, epoch)
+        if getattr(self, "_cached", (None, None))[0] != key:
+            order = list(range(size))
+            Random(f"{self.seed}/epoch/{name}/{epoch}").shuffle(order)
+            self._cached = (key, order)
+        return self._cached[1]
