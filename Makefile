@@ -68,7 +68,7 @@ $(READY): pyproject.toml Makefile
 	@$(MAKE) --no-print-directory install-$(EXTRA)
 	@echo 'setup: proving that the stack imports'
 	@VLLM_LOGGING_LEVEL=ERROR $(BIN)/python -W ignore -c "$$PROOF" >.venv/.proof 2>&1 || \
-		{ cat .venv/.proof; echo 'setup: the stack does not import: see above'; exit 1; }
+		{ cat .venv/.proof; echo 'setup: the stack does not import, see above; make clean and make setup may cure it'; exit 1; }
 	@tail -n 1 .venv/.proof
 	@mv .venv/.proof $@
 
