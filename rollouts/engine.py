@@ -7,7 +7,6 @@ must be set before Python starts.
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,30 +20,13 @@ from vllm.sampling_params import RequestOutputKind
 
 from rollouts.proof import Proof, WeightProofError, prove
 from rollouts.rollout import Completion, Request
+from rollouts.sampler import EngineConfig
 
 _CPU_BLOCK_TOKENS = 128
 
 
 class EngineError(RuntimeError):
     """The engine died or broke its contract; the run can be resumed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EngineConfig:
-    """What the engine needs beyond the model."""
-
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Weights and activations; the trainer computes in the same."""
-    max_concurrent: int = 128
-    """Requests that are sampled at once; the KV pool is computed from it."""
-    max_kv_gib: float = 4.0
-    """Upper bound of the KV pool on CPU, in GiB. Requests that find no room wait."""
-    gpu_memory_frac: float = 0.45
-    """Of a GPU's memory, for weights and KV pool together. The trainer has the rest, and all of it while the engine sleeps."""
-    compile: bool = False
-    """Let vLLM compile the model: about 20% faster sampling, a minute's start, needs a C++ compiler on CPU."""
-    proof_parts: int = 16
-    """Each publish proves one part of this many, all of it at first and after a resume."""
 
 
 class Engine:
