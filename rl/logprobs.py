@@ -54,8 +54,8 @@ class _HeadLogprobs(torch.autograd.Function):
             logits = _logits(hidden[part], head, temperature)
             normaliser[part] = torch.logsumexp(logits, dim=-1)
             logprobs[part] = logits.gather(1, targets[part, None]).squeeze(1) - normaliser[part]
-            chances = (logits - normaliser[part, None]).exp_()
-            entropy[part] = normaliser[part] - chances.mul_(logits).sum(-1)
+            logits.sub_(normaliser[part, None])  # all logprobs: a sure token's entropy is not lost
+            entropy[part] = -logits.exp().mul_(logits).sum(-1)
         ctx.save_for_backward(hidden, head, targets, normaliser)
         ctx.temperature, ctx.chunk = temperature, chunk
         ctx.mark_non_differentiable(entropy)
@@ -76,6 +76,8 @@ class _HeadLogprobs(torch.autograd.Function):
             grad = grad.to(hidden.dtype)
             grad_hidden[part] = grad @ head
             grad_head = _add(grad_head, grad.t() @ hidden[part])
+        if grad_head is None:  # no token was sampled in this row
+            grad_head = torch.zeros_like(head)
         return grad_hidden, grad_head.to(head.dtype), None, None, None
 
 

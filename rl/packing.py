@@ -8,6 +8,7 @@ Shapes: G group, T tokens (all sequences of the update one after another, no pad
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -54,7 +55,7 @@ class Batch:
     def lengths(self) -> list[int]:
         """Tokens of each sequence, in row order."""
         starts = (self.positions == 0).nonzero().squeeze(-1).tolist()
-        return [stop - start for start, stop in zip(starts, [*starts[1:], len(self)], strict=True)]
+        return [stop - start for start, stop in pairwise([*starts, len(self)])]
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -62,9 +63,7 @@ class Batch:
     def cut(self, start: int, stop: int) -> "Batch":
         """The tokens [start, stop) of every array."""
         held = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(
-            self, **{name: a[start:stop] for name, a in held.items() if a is not None}
-        )
+        return replace(self, **{name: a[start:stop] for name, a in held.items() if a is not None})
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""

@@ -1,0 +1,154 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rl.logprobs import sampled_logprobs
+
+
+def full_logprobs(hidden, head, token_ids, sampled, temperature):
+    """The same with every logit there at once, by autograd; one token after another."""
+    logprobs = torch.zeros(len(token_ids))
+    entropy = torch.zeros(len(token_ids))
+    for place, drawn in enumerate(sampled.tolist()):
+        if drawn:
+            logits = (head @ hidden[place - 1]).float() / temperature
+            row = torch.log_softmax(logits, dim=-1)
+            logprobs[place] = row[token_ids[place]]
+            entropy[place] = -(row.exp() * row).sum().detach()
+    return logprobs, entropy
+
+
+def row(num_tokens, size, vocabulary, seed=0, dtype=torch.float32):
+    draw = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(num_tokens, size, generator=draw).to(dtype).requires_grad_()
+    head = torch.randn(vocabulary, size, generator=draw).to(dtype).requires_grad_()
+    token_ids = torch.randint(vocabulary, (num_tokens,), generator=draw)
+    sampled = torch.rand(num_tokens, generator=draw) < 0.6
+    sampled[0], sampled[-1] = False, True
+    return hidden, head, token_ids, sampled
+
+
+def gradients(function, hidden, head, *others, **settings):
+    logprobs, _ = function(hidden, head, *others, **settings)
+    weights = torch.linspace(-1, 2, len(logprobs))
+    return torch.autograd.grad((logprobs * weights).sum(), (hidden, head))
+
+
+def test_two_words_by_hand():
+    # Hidden 1 at position 0 and head (ln 3, 0): logits (ln 3, 0), chances 3/4 and 1/4.
+    hidden, head = torch.tensor([[1.0], [0.0]]), torch.tensor([[math.log(3.0)], [0.0]])
+    logprobs, entropy = sampled_logprobs(
+        hidden, head, torch.tensor([0, 1]), torch.tensor([False, True]), temperature=1.0
+    )
+    assert logprobs.tolist() == [0.0, pytest.approx(math.log(0.25))]
+    expected = 0.75 * math.log(4 / 3) + 0.25 * math.log(4)
+    assert entropy.tolist() == [0.0, pytest.approx(expected)]
+
+
+def test_the_temperature_divides_the_logits():
+    # As above at temperature 1/2: logits (2 ln 3, 0), chances 9/10 and 1/10.
+    hidden, head = torch.tensor([[1.0], [0.0]]), torch.tensor([[math.log(3.0)], [0.0]])
+    logprobs, _ = sampled_logprobs(
+        hidden, head, torch.tensor([0, 1]), torch.tensor([False, True]), temperature=0.5
+    )
+    assert logprobs[1].item() == pytest.approx(math.log(0.1))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("chunk", [1, 3, 7, 4096])
+def test_values_and_gradients_equal_full_logits(chunk, temperature):
+    inputs = row(23, 5, 17)
+    logprobs, entropy = sampled_logprobs(*inputs, temperature=temperature, chunk=chunk)
+    expected = full_logprobs(*inputs, temperature)
+    torch.testing.assert_close(logprobs, expected[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(entropy, expected[1], rtol=1e-5, atol=1e-6)
+    found = gradients(sampled_logprobs, *inputs, temperature=temperature, chunk=chunk)
+    wanted = gradients(full_logprobs, *inputs, temperature=temperature)
+    for mine, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(2, 12), st.integers(1, 6), st.integers(2, 9), st.integers(1, 5),
+    st.sampled_from([0.3, 0.7, 1.0, 1.5]), st.integers(0, 99),
+)  # fmt: skip
+def test_any_shape_equals_full_logits(num_tokens, size, vocabulary, chunk, temperature, seed):
+    inputs = row(num_tokens, size, vocabulary, seed)
+    logprobs, entropy = sampled_logprobs(*inputs, temperature=temperature, chunk=chunk)
+    expected = full_logprobs(*inputs, temperature)
+    torch.testing.assert_close(logprobs, expected[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(entropy, expected[1], rtol=1e-4, atol=1e-5)
+    found = gradients(sampled_logprobs, *inputs, temperature=temperature, chunk=chunk)
+    wanted = gradients(full_logprobs, *inputs, temperature=temperature)
+    for mine, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+
+
+def test_the_entropy_carries_no_gradient_and_the_logprobs_do():
+    logprobs, entropy = sampled_logprobs(*row(6, 3, 5), temperature=1.0)
+    assert logprobs.requires_grad
+    assert not entropy.requires_grad
+
+
+def test_what_is_not_sampled_is_zero_and_moves_nothing():
+    hidden, head, token_ids, _ = row(6, 3, 5)
+    sampled = torch.tensor([False, False, True, False, False, False])
+    logprobs, entropy = sampled_logprobs(hidden, head, token_ids, sampled, temperature=1.0)
+    assert (logprobs != 0).tolist() == (entropy != 0).tolist() == sampled.tolist()
+    logprobs.sum().backward()
+    # Only the hidden state before the sampled token speaks of it.
+    assert (hidden.grad.abs().sum(-1) > 0).tolist() == [False, True] + [False] * 4
+
+
+@pytest.mark.parametrize("chunk", [2, 512])
+def test_a_row_without_sampled_tokens_gives_zeros_and_zero_gradients(chunk):
+    hidden, head, token_ids, sampled = row(4, 3, 5)
+    nothing = torch.zeros_like(sampled)
+    logprobs, entropy = sampled_logprobs(
+        hidden, head, token_ids, nothing, temperature=1.0, chunk=chunk
+    )
+    assert logprobs.tolist() == entropy.tolist() == [0.0] * 4
+    logprobs.sum().backward()
+    assert hidden.grad.tolist() == torch.zeros(4, 3).tolist()
+    assert head.grad.tolist() == torch.zeros(5, 3).tolist()
+
+
+@pytest.mark.parametrize("chunk", [2, 512])
+def test_bfloat16_gradients_are_near_the_float32_ones(chunk):
+    inputs = row(23, 8, 17, dtype=torch.bfloat16)
+    exact = [x.detach().float().requires_grad_() for x in inputs[:2]]
+    found = gradients(sampled_logprobs, *inputs, temperature=0.7, chunk=chunk)
+    wanted = gradients(full_logprobs, *exact, *inputs[2:], temperature=0.7)
+    for mine, other in zip(found, wanted, strict=True):
+        assert mine.dtype == torch.bfloat16
+        # 8 bits of mantissa: 2**-8 a rounding, of which two or three add up.
+        assert (mine.float() - other).norm() < 0.01 * other.norm()
+
+
+def test_chunks_of_bfloat16_add_up_in_float32():
+    # One token a chunk, each with d logprob / d logit 1 - 1/2: 600 of them make 300. Added in
+    # bfloat16 the sum would stand still at 128, where numbers are 1 apart and 1/2 rounds away.
+    num_tokens = 601
+    hidden = torch.ones(num_tokens, 1, dtype=torch.bfloat16)
+    head = torch.zeros(2, 1, dtype=torch.bfloat16, requires_grad=True)
+    sampled = torch.ones(num_tokens, dtype=torch.bool)
+    sampled[0] = False
+    logprobs, _ = sampled_logprobs(
+        hidden, head, torch.zeros(num_tokens, dtype=torch.int64), sampled, temperature=1.0, chunk=1
+    )
+    logprobs.sum().backward()
+    assert head.grad.flatten().tolist() == [300.0, -300.0]
+
+
+def test_logits_of_the_whole_row_never_exist():
+    # A vocabulary of 1000 and 64 tokens in chunks of 4: no kept tensor is near 64 x 1000.
+    inputs = row(64, 2, 1000)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        sampled_logprobs(*inputs, temperature=1.0, chunk=4)
+    assert kept
+    assert max(tensor.numel() for tensor in kept) == 1000 * 2

@@ -1,0 +1,267 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rewards.problem import Problem, Response, Score, Verdict
+from rl.packing import PackingConfig, micro_batches, pack
+from rollouts.rollout import Group, Rollout
+
+PROMPT = (5, 6)
+
+
+def rollout(completion, reward, finish="stop", prompt=PROMPT):
+    num_prompt, num_sampled = len(prompt), len(completion)
+    return Rollout(
+        token_ids=(*prompt, *completion),
+        sampled=(False,) * num_prompt + (True,) * num_sampled,
+        logprobs=(0.0,) * num_prompt + tuple(-0.5 - i / 8 for i in range(num_sampled)),
+        response=Response(text="", num_tokens=num_sampled, finish=finish),
+        score=Score(value=reward, verdict=Verdict.CORRECT if reward else Verdict.WRONG),
+        versions=((0, num_prompt, num_prompt + num_sampled),),
+    )
+
+
+def group(*rollouts):
+    problem = Problem(id="p", prompt="?", answer="!", source="task")
+    return Group(problem=problem, rollouts=rollouts)
+
+
+def packed(*groups, keep_no_signal=False, **config):
+    return pack(groups, PackingConfig(**config), keep_no_signal=keep_no_signal)
+
+
+def weights_of(batch):
+    """The weights of trained tokens by (group, sample)."""
+    found = {}
+    rows = zip(batch.segments.tolist(), batch.sampled.tolist(), batch.token_weights, strict=True)
+    for segment, drawn, weight in rows:
+        if drawn:
+            found.setdefault(tuple(segment), []).append(weight.item())
+    return found
+
+
+def test_the_example_of_the_docstring():
+    batch = packed(group(rollout((8, 2), 1.0), rollout((9,), 0.0)))
+    assert batch.token_ids.tolist() == [5, 6, 8, 2, 5, 6, 9]
+    assert batch.positions.tolist() == [0, 1, 2, 3, 0, 1, 2]
+    assert batch.segments.tolist() == [[0, 0]] * 4 + [[0, 1]] * 3
+    assert batch.sampled.tolist() == [False, False, True, True, False, False, True]
+    assert batch.behaviour_logprobs.tolist() == [0.0, 0.0, -0.5, -0.625, 0.0, 0.0, -0.5]
+    # 0.5 / (1/sqrt(2) + 1e-6) = 0.70710578.
+    high = 0.70710578
+    assert batch.advantages.tolist() == pytest.approx([0, 0, high, high, 0, 0, -high])
+    # One group of two completions: 1 / (1 * 2 * 2) and 1 / (1 * 2 * 1).
+    assert batch.token_weights.tolist() == [0, 0, 0.25, 0.25, 0, 0, 0.5]
+    assert batch.lengths == [4, 3]
+    assert len(batch) == 7
+    assert batch.old_logprobs is None
+    assert batch.reference_logprobs is None
+
+
+def test_dtypes():
+    batch = packed(group(rollout((8, 2), 1.0), rollout((9,), 0.0)))
+    integers = (batch.token_ids, batch.positions, batch.segments)
+    floats = (batch.behaviour_logprobs, batch.advantages, batch.token_weights)
+    assert {a.dtype for a in integers} == {torch.int64}
+    assert {a.dtype for a in floats} == {torch.float32}
+    assert batch.sampled.dtype == torch.bool
+
+
+def test_by_sequence_each_completion_weighs_alike_and_each_group_too():
+    batch = packed(
+        group(rollout((8, 2), 1.0), rollout((9,), 0.0)),
+        group(rollout((7, 7, 7, 7), 0.0), rollout((7,), 1.0), rollout((3, 2), 0.0)),
+    )
+    # Two groups, of two and of three completions: 1 / (2 * 2 * tokens), 1 / (2 * 3 * tokens).
+    assert weights_of(batch) == {
+        (0, 0): [pytest.approx(1 / 8)] * 2,
+        (0, 1): [pytest.approx(1 / 4)],
+        (1, 0): [pytest.approx(1 / 24)] * 4,
+        (1, 1): [pytest.approx(1 / 6)],
+        (1, 2): [pytest.approx(1 / 12)] * 2,
+    }
+    assert batch.token_weights.sum().item() == pytest.approx(1.0)
+
+
+def test_by_token_every_trained_token_weighs_alike():
+    batch = packed(
+        group(rollout((8, 2), 1.0), rollout((9,), 0.0)),
+        group(rollout((7, 7, 7, 7), 0.0), rollout((7,), 1.0)),
+        normalise="token",
+    )
+    # 2 + 1 + 4 + 1 sampled tokens.
+    assert [w for ws in weights_of(batch).values() for w in ws] == [0.125] * 8
+
+
+def test_longest_sequences_first_and_prompts_never_weigh():
+    batch = packed(
+        group(rollout((8,), 1.0), rollout((9, 9, 2), 0.0)),
+        group(rollout((7, 7), 0.0), rollout((7, 7), 1.0)),
+    )
+    # Lengths 3, 5, 4, 4: sorted down, equals in the order given.
+    assert batch.lengths == [5, 4, 4, 3]
+    firsts = batch.segments[batch.positions == 0].tolist()
+    assert firsts == [[0, 1], [1, 0], [1, 1], [0, 0]]
+    assert not batch.token_weights[~batch.sampled].any()
+    assert not batch.advantages[~batch.sampled].any()
+
+
+@pytest.mark.parametrize("normalise", ["sequence", "token"])
+def test_groups_without_signal_are_left_out_but_counted(normalise):
+    live = group(rollout((8, 2), 1.0), rollout((9,), 0.0))
+    dead = group(rollout((7, 7, 7, 7), 1.0), rollout((7,), 1.0))
+    batch = packed(live, dead, normalise=normalise)
+    assert {tuple(s) for s in batch.segments.tolist()} == {(0, 0), (0, 1)}
+    # By sequence two groups halve 1/4 and 1/2; by token 2 + 1 + 4 + 1 count, not 3.
+    expected = {"sequence": [1 / 8, 1 / 8, 1 / 4], "token": [1 / 8] * 3}[normalise]
+    assert batch.token_weights[batch.sampled].tolist() == expected
+
+
+def test_keep_no_signal_keeps_their_tokens_with_advantage_zero_and_the_same_weights():
+    live = group(rollout((8, 2), 1.0), rollout((9,), 0.0))
+    dead = group(rollout((7, 7, 7, 7), 1.0), rollout((7,), 1.0))
+    kept, left = packed(live, dead, keep_no_signal=True), packed(live, dead)
+    assert weights_of(kept) == weights_of(left) | {(1, 0): [1 / 16] * 4, (1, 1): [1 / 4]}
+    is_dead = kept.segments[:, 0] == 1
+    assert kept.advantages[is_dead].tolist() == [0.0] * 9
+    assert kept.advantages[~is_dead].tolist() == left.advantages.tolist()
+
+
+def test_truncated_completions_are_scored_as_they_are():
+    batch = packed(group(rollout((8, 2), 1.0, "length"), rollout((9,), 0.0)))
+    assert batch.advantages[:4].tolist() == pytest.approx([0, 0, 0.70710578, 0.70710578])
+
+
+def test_truncated_completions_score_zero_and_stay():
+    # Rewards 1 (cut off), 0 and 1 become 0, 0 and 1: unscaled advantages -1/3, -1/3, 2/3.
+    batch = packed(
+        group(rollout((8, 2), 1.0, "length"), rollout((9,), 0.0), rollout((9,), 1.0)),
+        truncated="zero",
+        advantage_scale="none",
+    )
+    found = batch.advantages[batch.sampled].tolist()
+    assert found == pytest.approx([-1 / 3, -1 / 3, -1 / 3, 2 / 3])
+    # The cut one is right and the only right one: scored zero, its group has no signal.
+    assert (
+        len(packed(group(rollout((8,), 1.0, "length"), rollout((9,), 0.0)), truncated="zero")) == 0
+    )
+
+
+def test_masked_completions_leave_loss_and_denominators_but_not_the_mean():
+    cut = rollout((8, 2, 4), 1.0, "length")
+    batch = packed(
+        group(cut, rollout((9,), 0.0), rollout((9, 2), 0.0)),
+        group(rollout((9,), 0.0), rollout((7,), 1.0)),
+        truncated="mask",
+        advantage_scale="none",
+    )
+    # Two groups, two trained members in each: 1 / (2 * 2 * tokens).
+    assert weights_of(batch) == {
+        (0, 1): [1 / 4],
+        (0, 2): [1 / 8] * 2,
+        (1, 0): [1 / 4],
+        (1, 1): [1 / 4],
+    }
+    # The first group's mean is 1/3 with the masked reward in it.
+    advantages = dict(
+        zip(map(tuple, batch.segments.tolist()), batch.advantages.tolist(), strict=True)
+    )
+    assert advantages == {
+        (0, 1): pytest.approx(-1 / 3),
+        (0, 2): pytest.approx(-1 / 3),
+        (1, 0): -0.5,
+        (1, 1): 0.5,
+    }
+
+
+def test_masked_tokens_do_not_count_by_token():
+    batch = packed(
+        group(rollout((8, 2, 4), 1.0, "length"), rollout((9,), 0.0)),
+        group(rollout((9, 9), 0.0), rollout((7,), 1.0)),
+        truncated="mask",
+        normalise="token",
+    )
+    # 1 + 2 + 1 tokens; with the masked ones they would be 7.
+    assert batch.token_weights[batch.sampled].tolist() == [1 / 4] * 4
+
+
+def test_a_group_masked_whole_is_not_counted():
+    batch = packed(
+        group(rollout((8, 2), 1.0, "length"), rollout((9,), 0.0, "length")),
+        group(rollout((9,), 0.0), rollout((7,), 1.0)),
+        truncated="mask",
+    )
+    assert weights_of(batch) == {(1, 0): [1 / 2], (1, 1): [1 / 2]}
+
+
+@pytest.mark.parametrize("max_tokens", [1, 100])
+def test_a_batch_without_signal_is_empty_and_has_no_micro_batches(max_tokens):
+    batch = packed(group(rollout((8, 2), 1.0), rollout((9,), 1.0)))
+    assert len(batch) == 0
+    assert batch.lengths == []
+    assert batch.segments.shape == (0, 2)
+    assert list(micro_batches(batch, max_tokens)) == []
+
+
+def test_tokens_between_sampled_ones_are_not_trained():
+    # A tool's output amid the completion: ids 8 and 2 sampled, 50 and 51 not.
+    base = rollout((8, 50, 51, 2), 1.0)
+    mixed = Rollout(
+        token_ids=base.token_ids,
+        sampled=(False, False, True, False, False, True),
+        logprobs=(0.0, 0.0, -0.5, 0.0, 0.0, -0.25),
+        response=base.response,
+        score=base.score,
+        versions=base.versions,
+    )
+    batch = packed(group(mixed, rollout((9,), 0.0)))
+    assert batch.token_weights[:6].tolist() == [0, 0, 0.25, 0, 0, 0.25]
+    assert (batch.advantages[:6] > 0).tolist() == list(mixed.sampled)
+
+
+def test_cut_and_to_carry_every_array():
+    batch = packed(group(rollout((8, 2), 1.0), rollout((9,), 0.0)))
+    part = batch.cut(4, 7).to(torch.device("cpu"))
+    assert part.token_ids.tolist() == [5, 6, 9]
+    assert part.segments.tolist() == [[0, 1]] * 3
+    assert part.token_weights.tolist() == [0, 0, 0.5]
+    assert part.old_logprobs is None
+
+
+def test_micro_batches_by_hand():
+    # Lengths 5, 4, 4, 3 with room for 8: 5 | 4 + 4 | 3.
+    batch = packed(
+        group(rollout((8,), 1.0), rollout((9, 9, 2), 0.0)),
+        group(rollout((7, 7), 0.0), rollout((7, 7), 1.0)),
+    )
+    assert [part.lengths for part in micro_batches(batch, 8)] == [[5], [4, 4], [3]]
+    # A sequence above the budget stands alone.
+    assert [part.lengths for part in micro_batches(batch, 3)] == [[5], [4], [4], [3]]
+
+
+completions = st.tuples(
+    st.lists(st.integers(1, 9), min_size=1, max_size=6), st.sampled_from([0, 1.0])
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(completions, min_size=2, max_size=4), min_size=1, max_size=4),
+    st.integers(1, 40),
+    st.sampled_from(["sequence", "token"]),
+    st.booleans(),
+)
+def test_micro_batches_cover_the_batch_within_the_budget(groups, budget, normalise, keep):
+    groups = [group(*(rollout(tuple(c), r) for c, r in members)) for members in groups]
+    batch = packed(*groups, normalise=normalise, keep_no_signal=keep)
+    parts = list(micro_batches(batch, budget))
+    assert [length for part in parts for length in part.lengths] == batch.lengths
+    assert torch.cat([p.token_ids for p in [*parts, batch.cut(0, 0)]]).equal(batch.token_ids)
+    for part in parts:
+        assert part.positions[0] == 0
+        assert len(part) <= budget or len(part.lengths) == 1
+    total = sum(part.token_weights.double().sum().item() for part in parts)
+    assert total == pytest.approx(batch.token_weights.double().sum().item(), abs=1e-12)
+    if keep:  # every group is there: the weights are a mean's
+        assert total == pytest.approx(1.0, rel=1e-5)
