@@ -44,8 +44,8 @@ def learning_rate(config: OptimizerConfig, update: int, num_updates: int) -> flo
         return config.learning_rate * (update + 1) / config.warmup_updates
     if config.schedule == "constant":
         return config.learning_rate
-    progress = (update - config.warmup_updates) / max(1, num_updates - config.warmup_updates)
-    progress = min(1.0, progress)
+    falling = max(1, num_updates - 1 - config.warmup_updates)
+    progress = min(1.0, (update - config.warmup_updates) / falling)
     fall = 1.0 - progress if config.schedule == "linear" else (1 + math.cos(math.pi * progress)) / 2
     floor = config.final_learning_rate_frac
     return config.learning_rate * (floor + (1 - floor) * fall)
@@ -60,7 +60,7 @@ class MasterOptimizer:
 
     def __init__(self, model: nn.Module, config: OptimizerConfig, dtype: torch.dtype):
         """Take float32 parameters as masters and leave `dtype` copies of them in the model."""
-        self._config = config
+        self.config = config
         self._params = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.masters = {name: param.detach().float() for name, param in self._params.items()}
         for name, param in self._params.items():
@@ -83,7 +83,7 @@ class MasterOptimizer:
         if not torch.isfinite(norm):
             self.zero_grad()
             raise NonFiniteGradientError(f"the gradient's norm is {norm.item()}")
-        torch.nn.utils.clip_grads_with_norm_(masters, self._config.max_grad_norm, norm)
+        torch.nn.utils.clip_grads_with_norm_(masters, self.config.max_grad_norm, norm)
         for settings in self._adamw.param_groups:
             settings["lr"] = rate
         self._adamw.step()
@@ -118,6 +118,7 @@ class MasterOptimizer:
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if f"{key}/{name}" in tensors
             }
+            self._adamw.state.pop(master, None)
             if moments:
                 self._adamw.state[master] = moments
         self.cast()
