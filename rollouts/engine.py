@@ -5,12 +5,16 @@ must be set before Python starts.
 """
 
 import os
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+import torch._dynamo
 
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
@@ -44,8 +48,10 @@ class Engine:
             num_requests: Most requests that will be given to one `sample`.
         """
         self.config = config
-        self.version = 0
-        self._proved_whole = False
+        self.version = -1  # Nothing published yet.
+        self._num_proofs = 0
+        if not (config.compile or torch.cuda.is_available()):
+            torch._dynamo.config.disable = True  # vLLM's small kernels too; compiling wants g++.
         concurrent = min(config.max_concurrent, num_requests)
         with _caller_state():
             self._llm = LLM(
@@ -71,13 +77,18 @@ class Engine:
         """Ids it can draw."""
         return self._core.model_config.get_vocab_size()
 
-    @property
+    @cached_property
     def eos_token_ids(self) -> frozenset[int]:
         """The ids that end a completion; trainer, masks and finish reason use the same set."""
         params = SamplingParams()
         fields = self._core.model_config.try_get_generation_config()
         params.update_from_generation_config(fields, self._llm.get_tokenizer().eos_token_id)
         return frozenset(params.all_stop_token_ids)
+
+    @property
+    def chat_template(self) -> str:
+        """The template of the engine's own tokenizer; empty if it has none."""
+        return self._llm.get_tokenizer().chat_template or ""
 
     def render(self, messages: list[dict[str, str]], **kwargs: Any) -> list[int]:
         """Ids of a conversation under the engine's own tokenizer and chat template."""
@@ -86,18 +97,25 @@ class Engine:
         )
 
     def sample(self, requests: Sequence[Request]) -> Iterator[Completion]:
-        """Yield one completion a request as they finish; whatever is left is aborted on exit."""
+        """Yield one completion a request as they finish; whatever is left is aborted on exit.
+
+        Raises ValueError for a request that does not fit into the engine's `max_tokens`.
+        """
         pending = {request.id: request for request in requests}
         if len(pending) < len(requests):
             raise AssertionError("request ids must be unique")
+        self._assert_idle()
         tokenizer = self._llm.get_tokenizer()
-        for request in requests:
-            self._add(request)
         try:
+            for request in requests:
+                self._add(request)
             while pending:
-                for output in self._step():
-                    if output.finished:
-                        yield self._completion(output, pending.pop(output.request_id), tokenizer)
+                # All of a step before the first is yielded: a publish may come in between.
+                yield from [
+                    self._completion(output, pending.pop(output.request_id), tokenizer)
+                    for output in self._step()
+                    if output.finished
+                ]
         finally:
             if pending:
                 self._core.abort_request(list(pending))
@@ -110,29 +128,32 @@ class Engine:
                 `lm_head.weight` where the head is tied.
             version: Stamped on every completion from now on.
 
-        Raises WeightProofError; the engine must not be sampled from after that.
+        Raises WeightProofError, or EngineError where the engine refuses the weights; it must not
+        be sampled from after either.
         """
+        self._assert_idle()
         published = dict(weights)
         self._load(published, version)
         self.version = version
-        proof = self.prove(published)
-        self._proved_whole = True
-        return proof
+        return self.prove(published)
 
     def prove(self, published: Mapping[str, torch.Tensor], *, whole: bool = False) -> Proof:
-        """Compare the engine's weights with `published`: all of them the first time or if `whole`."""
-        held = int(self._llm.get_weight_version())
-        if held != self.version:
+        """Compare the engine's weights with `published`: all of them the first time or if `whole`.
+
+        Else the next of `proof_parts` parts, counted by proofs, since versions may skip numbers.
+        """
+        held = self._llm.get_weight_version()
+        if held != str(self.version):
             raise WeightProofError(f"the engine holds version {held}, published was {self.version}")
-        whole = whole or not self._proved_whole
-        num_parts = 1 if whole else self.config.proof_parts
+        num_parts = 1 if whole or not self._num_proofs else self.config.proof_parts
 
         def compare(model: torch.nn.Module) -> tuple[int, int]:
-            return prove(model, published, part=self.version, num_parts=num_parts)
+            return prove(model, published, part=self._num_proofs, num_parts=num_parts)
 
         with _caller_state():
             (num_checked, num_total) = self._llm.apply_model(compare)[0]
-        return Proof(num_checked=num_checked, num_total=num_total, version=held)
+        self._num_proofs += 1
+        return Proof(num_checked=num_checked, num_total=num_total, version=self.version)
 
     def reset_prefix_cache(self) -> None:
         """Forget every computed prompt."""
@@ -149,17 +170,34 @@ class Engine:
             self._llm.wake_up(tags=list(parts))
 
     def _load(self, published: Mapping[str, torch.Tensor], version: int) -> None:
+        iterator = iter(published.items())
         with _caller_state():
-            self._llm.collective_rpc(
-                "reload_weights", kwargs={"weights_iterator": iter(published.items())}
+            try:
+                self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iterator})
+                self._llm.reset_prefix_cache()
+                self._llm.update_weight_version(str(version))
+            except Exception as error:
+                raise EngineError(
+                    f"the engine refused version {version}: {type(error).__name__}: {error}"
+                ) from error
+
+    def _assert_idle(self) -> None:
+        if self._core.has_unfinished_requests():
+            raise AssertionError(
+                "completions are still being sampled: exhaust or close that iterator"
             )
-            self._llm.reset_prefix_cache()
-            self._llm.update_weight_version(str(version))
 
     def _add(self, request: Request) -> None:
         if request.min_version > self.version:
             raise AssertionError(
                 f"request {request.id} needs version {request.min_version}, the engine has {self.version}"
+            )
+        num_tokens, limit = len(request.token_ids), self._core.model_config.max_model_len
+        if num_tokens + request.sampling.max_tokens > limit:
+            raise ValueError(
+                f"request {request.id}: {num_tokens} prompt tokens and max_tokens "
+                f"{request.sampling.max_tokens} exceed the engine's {limit}: lower max_tokens, or drop "
+                "longer prompts"
             )
         params = SamplingParams(
             temperature=request.sampling.temperature,
@@ -185,12 +223,18 @@ class Engine:
 
     def _completion(self, output: Any, request: Request, tokenizer: Any) -> Completion:
         if tuple(output.prompt_token_ids) != request.token_ids:
-            raise EngineError(f"the engine continued other prompt ids than request {request.id} gave")
+            raise EngineError(
+                f"the engine continued other prompt ids than request {request.id} gave"
+            )
         sampled = output.outputs[0]
+        if sampled.finish_reason not in ("stop", "length"):
+            raise EngineError(f"request {request.id} finished as {sampled.finish_reason!r}")
         token_ids = tuple(sampled.token_ids)
         ended = sampled.finish_reason == "stop"
         if ended and token_ids[-1] not in self.eos_token_ids:
-            raise EngineError(f"request {request.id} stopped at id {token_ids[-1]}, not an end token")
+            raise EngineError(
+                f"request {request.id} stopped at id {token_ids[-1]}, not an end token"
+            )
         return Completion(
             request_id=request.id,
             token_ids=token_ids,
@@ -235,10 +279,16 @@ def kv_pool_bytes(settings: Any, itemsize: int, *, max_tokens: int, concurrent: 
 
 @contextmanager
 def _caller_state() -> Iterator[None]:
-    """Keep the caller's random state and default dtype through a call into vLLM."""
+    """Keep the caller's random state and default dtype through a call into vLLM.
+
+    vLLM seeds Python's and NumPy's generators as well when it starts.
+    """
     state, dtype = torch.get_rng_state(), torch.get_default_dtype()
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
         yield
     finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
         torch.set_rng_state(state)
         torch.set_default_dtype(dtype)

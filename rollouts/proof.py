@@ -8,7 +8,7 @@ compared bit for bit with the published tensors.
 Works on any module tree with vLLM's `packed_modules_mapping`; leaves out tensor parallelism.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -49,7 +49,8 @@ def prove(
     chosen = [name for index, name in enumerate(names) if index % num_parts == part % num_parts]
     for name in chosen:
         expected = [published[source] for source in sources[name]]
-        _compare(name, _read(*tensors[name]), expected)
+        for actual in _copies(*tensors[name]):
+            _compare(name, actual, expected)
     return len(chosen), len(names)
 
 
@@ -76,7 +77,9 @@ def _published_names(
     parts = name.split(".")
     for index, part in enumerate(parts):
         if part in mapping:
-            return [".".join([*parts[:index], piece, *parts[index + 1 :]]) for piece in mapping[part]]
+            return [
+                ".".join([*parts[:index], piece, *parts[index + 1 :]]) for piece in mapping[part]
+            ]
     return [name]
 
 
@@ -96,18 +99,28 @@ def _check_coverage(
         )
 
 
-def _read(module: nn.Module, name: str) -> torch.Tensor:
-    """The tensor as the engine computes with it."""
+def _copies(module: nn.Module, name: str) -> Iterator[torch.Tensor]:
+    """The tensor as the engine computes with it: the plain one, the packed one, or both.
+
+    Both, since an embedding is looked up in the plain tensor though a packed one lies beside it,
+    and a head multiplies by the packed one though a plain one does.
+    """
     value = getattr(module, name).data
-    if name != "weight" or not hasattr(module, "cpu_linear"):
-        return value
-    width = _input_width(module, value)
+    packed = name == "weight" and hasattr(module, "cpu_linear")
+    if value.numel() or not packed:
+        yield value
+    if packed:
+        yield _unpack(module, value)
+
+
+def _unpack(layer: nn.Module, value: torch.Tensor) -> torch.Tensor:
+    width = _input_width(layer, value)
     rows = torch.arange(width)
     columns = []
     for start in range(0, width, _IDENTITY_ROWS):
         identity = torch.zeros(min(_IDENTITY_ROWS, width - start), width, dtype=value.dtype)
         identity[rows[: len(identity)], rows[start : start + len(identity)]] = 1
-        columns.append(module.cpu_linear(identity, module.weight, None))
+        columns.append(layer.cpu_linear(identity, layer.weight, None))
     return torch.cat(columns).t()
 
 
