@@ -33,7 +33,9 @@ class LossConfig:
     """The reference becomes the policy of now every so many updates (if the KL term is on)."""
 
 
-def prepare(policy: Policy, batches: Iterable[Batch], config: LossConfig, temperature: float) -> list[Batch]:
+def prepare(
+    policy: Policy, batches: Iterable[Batch], config: LossConfig, temperature: float
+) -> list[Batch]:
     """Add to a round's batches what later updates must not change: old and reference logprobs.
 
     pi_old is computed only where a round feeds several updates and the anchor is the trainer;
@@ -41,9 +43,7 @@ def prepare(policy: Policy, batches: Iterable[Batch], config: LossConfig, temper
     """
     batches = list(batches)
     if config.anchor == "trainer" and len(batches) > 1:
-        batches = [
-            replace(b, old_logprobs=policy.frozen_logprobs(b, temperature)) for b in batches
-        ]
+        batches = [replace(b, old_logprobs=policy.frozen_logprobs(b, temperature)) for b in batches]
     if config.kl_coefficient > 0:
         batches = [
             replace(b, reference_logprobs=policy.reference_logprobs(b, temperature))

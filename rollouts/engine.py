@@ -27,6 +27,7 @@ from rollouts.rollout import Completion, Request
 from rollouts.sampler import EngineConfig
 
 _CPU_BLOCK_TOKENS = 128
+_CPU_BATCH_TOKENS = 4096
 
 
 class EngineError(RuntimeError):
@@ -257,7 +258,13 @@ def _device_settings(
     itemsize = getattr(torch, config.dtype).itemsize
     wanted = kv_pool_bytes(settings, itemsize, max_tokens=max_tokens, concurrent=concurrent)
     least = kv_pool_bytes(settings, itemsize, max_tokens=max_tokens, concurrent=1)
-    return {"kv_cache_memory_bytes": max(least, min(wanted, int(config.max_kv_gib * 2**30)))}
+    return {
+        "kv_cache_memory_bytes": max(least, min(wanted, int(config.max_kv_gib * 2**30))),
+        # vLLM 0.32 rewinds the generator of a prompt that it splits, which CPU generators refuse
+        # ("CPU Generator does not use offset"): with seeds, no prompt may be split.
+        "enable_chunked_prefill": False,
+        "max_num_batched_tokens": max(_CPU_BATCH_TOKENS, max_tokens),
+    }
 
 
 def kv_pool_bytes(settings: Any, itemsize: int, *, max_tokens: int, concurrent: int) -> int:

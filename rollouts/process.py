@@ -6,6 +6,7 @@ it has to run before torch is imported; what vLLM reads later belongs to rollout
 
 import math
 import os
+import platform
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,13 +17,17 @@ from pathlib import Path
 RESTARTED = "GROUPWISE_RESTARTED"
 LAUNCHER_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID")
 DEFAULTS = {
-    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_LEVEL": "ERROR",
     "TOKENIZERS_PARALLELISM": "false",
     # Nothing leaves the machine unasked.
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
+
+# glibc's malloc gives a large block back to the kernel when it is freed, and a training step
+# spends a fifth of its time on getting it back: keep up to 32 MiB blocks and never trim.
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 40)}
 
 
 def required_environment(
@@ -31,6 +36,7 @@ def required_environment(
     cuda: bool,
     cpus: Sequence[int] | None = None,
     openmp: Path | None = None,
+    allocator: Path | None = None,
 ) -> dict[str, str]:
     """Every setting with the value it must have; a value that the user chose is kept.
 
@@ -43,6 +49,7 @@ def required_environment(
         cuda: True if the engine computes on a GPU; then threads are left alone.
         cpus: One logical CPU a physical core; by default those of this machine.
         openmp: The OpenMP library to preload; by default that of this Python environment.
+        allocator: tcmalloc, preloaded where the system has it.
     """
     settings = {name: environ.get(name, value) for name, value in DEFAULTS.items()}
     # Not a matter of taste: the trainer reaches into the engine, so both share a process.
@@ -55,9 +62,12 @@ def required_environment(
     settings["VLLM_CPU_OMP_THREADS_BIND"] = environ.get(
         "VLLM_CPU_OMP_THREADS_BIND", format_cpu_list(cores[:num_threads])
     )
+    for name, value in ALLOCATOR.items():
+        settings[name] = environ.get(name, value)
     preload = _preload(
         environ.get("LD_PRELOAD", ""),
         Path(sys.prefix) / "lib" / "libiomp5.so" if openmp is None else openmp,
+        tcmalloc() if allocator is None else allocator,
     )
     if preload:
         settings["LD_PRELOAD"] = preload
@@ -89,7 +99,9 @@ def prepare_process(argv: Sequence[str] | None = None) -> None:
         sys.stderr.flush()
         environ = {**os.environ, **absent, RESTARTED: "1"}
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
-    too_late = {"LD_PRELOAD", "OMP_NUM_THREADS"} if "torch" in sys.modules else {"LD_PRELOAD"}
+    too_late = {"LD_PRELOAD", *ALLOCATOR}
+    if "torch" in sys.modules:
+        too_late.add("OMP_NUM_THREADS")
     os.environ.update({name: absent[name] for name in absent if name not in too_late})
     unset = {name: value for name, value in absent.items() if name in too_late}
     if unset and os.environ.get("LOCAL_RANK", "0") == "0":
@@ -182,14 +194,20 @@ def _positive(text: str | None) -> int | None:
     return int(text) if text and text.isdecimal() and int(text) > 0 else None
 
 
-def _preload(existing: str, openmp: Path) -> str:
-    """LD_PRELOAD with the OpenMP library in front, unless one is there (vLLM refuses two)."""
+def tcmalloc() -> Path:
+    """Debian's and Ubuntu's libtcmalloc-minimal4, a fifth faster in the update than glibc's malloc."""
+    return Path(f"/usr/lib/{platform.machine()}-linux-gnu/libtcmalloc_minimal.so.4")
+
+
+def _preload(existing: str, openmp: Path, allocator: Path) -> str:
+    """LD_PRELOAD with OpenMP and allocator in front, unless one is there (vLLM refuses two)."""
     entries = existing.replace(":", " ").split()
-    if any(name in entry for entry in entries for name in ("libiomp", "libomp", "libgomp")):
-        return existing
-    if not openmp.is_file():
-        return existing
-    return ":".join([str(openmp), *entries])
+    wanted = ((openmp, ("libiomp", "libomp", "libgomp")), (allocator, ("tcmalloc", "jemalloc")))
+    for library, names in wanted:
+        there = any(name in entry for entry in entries for name in names)
+        if library.is_file() and not there:
+            entries.insert(0, str(library))
+    return ":".join(entries)
 
 
 def _can_restart(argv: Sequence[str] | None) -> bool:

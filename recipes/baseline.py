@@ -1,0 +1,70 @@
+"""The base under its best prompt, so that a gain is not only a format learnt.
+
+A few ways to ask are tried on the validation split, and the best is measured on the test split
+with the same sampling and the same lenient extraction (the last number in the text).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from eval.evaluate import EvalConfig, EvalResult
+from rewards.problem import Problem
+
+NUM_EXAMPLES = 4
+Ask = Callable[[Problem, list[Problem]], Problem]
+
+
+def as_trained(problem: Problem, examples: list[Problem]) -> Problem:
+    """The prompt of training."""
+    return problem
+
+
+def question_alone(problem: Problem, examples: list[Problem]) -> Problem:
+    """The first sentence only, without instructions."""
+    return replace(problem, prompt=_first_sentence(problem))
+
+
+def with_examples(problem: Problem, examples: list[Problem]) -> Problem:
+    """After four solved training problems, as turns of the conversation."""
+    turns: list[dict[str, str]] = []
+    for example in examples:
+        turns.append({"role": "user", "content": str(example.prompt)})
+        turns.append({"role": "assistant", "content": example.answer})
+    return replace(problem, prompt=(*turns, {"role": "user", "content": str(problem.prompt)}))
+
+
+def step_by_step(problem: Problem, examples: list[Problem]) -> Problem:
+    """Asked to think first."""
+    return replace(problem, prompt=f"{_first_sentence(problem)} Let's think step by step.")
+
+
+ASKS: tuple[Ask, ...] = (as_trained, question_alone, with_examples, step_by_step)
+
+
+def best_prompt(
+    validation: EvalConfig,
+    test: EvalConfig,
+    data: Any,
+    sample: Callable[..., EvalResult],
+) -> EvalResult:
+    """Choose among `ASKS` on the validation split, then measure the choice on the test split."""
+    examples = data.problems["train"][:: max(1, len(data.problems["train"]) // NUM_EXAMPLES)]
+    examples = examples[:NUM_EXAMPLES]
+
+    def measured(config: EvalConfig, ask: Ask) -> EvalResult:
+        def render(problem: Problem) -> tuple[int, ...]:
+            return data.renderer.ids(ask(problem, examples))
+
+        label = f"base, {ask.__name__.replace('_', ' ')}"
+        return sample(config, data.selected(config), label, render)
+
+    asks = ASKS if data.renderer.config.template == "chat" else ASKS[:2]
+    best = max(asks, key=lambda ask: measured(validation, ask).pass_at_1)
+    return measured(test, best)
+
+
+def _first_sentence(problem: Problem) -> str:
+    text = problem.prompt if isinstance(problem.prompt, str) else problem.prompt[-1]["content"]
+    head, mark, _ = text.partition("?")
+    return head + mark

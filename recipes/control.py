@@ -1,0 +1,37 @@
+"""A control: the same run with rewards that say nothing about the samples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+from rewards.problem import Problem
+from rollouts.collect import Collector
+from rollouts.rollout import Group
+
+
+@dataclass(frozen=True)
+class ShuffledCollector:
+    """Collects as `collector` does, then lets the scores of each group change places.
+
+    Every group keeps its rewards, so that advantages and step sizes are those of a real run,
+    but no sample is more likely to be rewarded for what it says.
+    """
+
+    collector: Collector
+
+    def collect(
+        self, problems: Sequence[Problem], *args: Any, round_index: int, **kw: Any
+    ) -> list[Group]:
+        """Groups in draw order with shuffled scores."""
+        groups = self.collector.collect(problems, *args, round_index=round_index, **kw)
+        random = Random(f"{self.collector.seed}/shuffle/{round_index}")
+        return [shuffled(group, random) for group in groups]
+
+
+def shuffled(group: Group, random: Random) -> Group:
+    """The same rollouts with their scores permuted."""
+    scores = [rollout.score for rollout in group.rollouts]
+    random.shuffle(scores)
+    rollouts = tuple(replace(r, score=s) for r, s in zip(group.rollouts, scores, strict=True))
+    return replace(group, rollouts=rollouts)

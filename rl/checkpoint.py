@@ -1,0 +1,80 @@
+"""Checkpoints of a run: masters, moments, reference, and where the run stands.
+
+A checkpoint is a folder of safetensors and a state.json; it appears whole or not at all.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rl.policy import Policy
+from rl.run_folder import AtomicFolder
+
+KINDS = ("master", "exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """Where a run stands between two rounds.
+
+    Example: after 10 rounds of 16 updates: `RunState(round=10, updates=160,
+    drawn={"arithmetic": 320})`.
+
+    Attributes:
+        round: The next round.
+        updates: Optimizer steps so far; also the version of the weights.
+        drawn: The ledger's state.
+        masters_sha256: Of the float32 masters' file; equal runs have equal hashes.
+    """
+
+    round: int = 0
+    updates: int = 0
+    drawn: dict[str, int] = field(default_factory=dict)
+    masters_sha256: str = ""
+
+
+def save_checkpoint(path: Path, policy: Policy, state: RunState) -> RunState:
+    """Write a checkpoint folder; gives the state with the masters' hash."""
+    tensors = policy.optimizer.state()
+    with AtomicFolder(path) as folder:
+        for kind in KINDS:
+            prefix = f"{kind}/"
+            part = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+            save_file(part, folder / f"{kind}.safetensors")
+        if policy.reference is not None:
+            save_file(policy.reference, folder / "reference.safetensors")
+        state = RunState(
+            **{**asdict(state), "masters_sha256": _sha256(folder / "master.safetensors")}
+        )
+        (folder / "state.json").write_text(json.dumps(asdict(state), indent=1))
+    return state
+
+
+def load_checkpoint(path: Path, policy: Policy) -> RunState:
+    """Put a checkpoint back into the policy; gives where the run stood."""
+    tensors: dict[str, Tensor] = {}
+    for kind in KINDS:
+        part = load_file(path / f"{kind}.safetensors", device=str(policy.device))
+        tensors |= {f"{kind}/{name}": tensor for name, tensor in part.items()}
+    policy.optimizer.load(tensors)
+    reference = path / "reference.safetensors"
+    if reference.exists():
+        policy.reference = load_file(reference, device=str(policy.device))
+    return RunState(**json.loads((path / "state.json").read_text()))
+
+
+def checkpoint_bytes(num_parameters: int, *, reference: bool, itemsize: int) -> int:
+    """Size of one checkpoint: masters and two moments in float32, and a reference.
+
+    Example: 135 million parameters without a reference take 1.6 GB.
+    """
+    return num_parameters * (12 + (itemsize if reference else 0))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,180 @@
+"""A run is its folder: config, versions, metrics, rounds, checkpoints, evaluations, result.
+
+Everything is written beside its place, flushed and renamed, so that a kill at any instant
+leaves whole files only. One process at a time: the lock refuses a second.
+
+    run/config.yaml  versions.json  metrics.jsonl  eval.json
+        rollouts/round-000003.jsonl.zst   checkpoints/round-000010/   eval/round-000010.json
+        final/
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from rollouts.records import encode_groups, read_groups
+from rollouts.rollout import Group
+
+_TEMPORARY = ".tmp-"
+
+
+class RunFolder:
+    """Reads and writes one run; holds its lock until `close`."""
+
+    def __init__(self, path: Path):
+        """Take an existing folder. Raises ValueError if it is no run or in use."""
+        if not (path / "config.yaml").is_file():
+            raise ValueError(f"{path} is not a run folder: it holds no config.yaml")
+        self.path = path
+        self._lock = _lock(path)
+        for leftover in path.rglob(f"{_TEMPORARY}*"):
+            _remove(leftover)
+
+    @classmethod
+    def create(cls, path: Path, config_yaml: str, versions: dict[str, Any]) -> "RunFolder":
+        """Start a new run. Raises ValueError if the folder exists."""
+        if path.exists():
+            raise ValueError(
+                f"the run folder {path} exists: continue it with --resume {path}, "
+                "or choose another with --run-folder"
+            )
+        for name in ("rollouts", "checkpoints", "eval"):
+            (path / name).mkdir(parents=True)
+        write_atomically(path / "versions.json", _json(versions))
+        write_atomically(path / "config.yaml", config_yaml.encode())
+        return cls(path)
+
+    def close(self) -> None:
+        """Give the lock back."""
+        self._lock.close()
+
+    def round_path(self, index: int) -> Path:
+        """The round file of a round."""
+        return self.path / "rollouts" / f"round-{index:06d}.jsonl.zst"
+
+    def write_round(self, index: int, groups: Sequence[Group]) -> None:
+        """Keep a round's groups, whole, before they are trained on."""
+        write_atomically(self.round_path(index), encode_groups(groups))
+
+    def read_round(self, index: int) -> list[Group] | None:
+        """The groups of a round that was sampled before, or None."""
+        path = self.round_path(index)
+        return read_groups(path) if path.exists() else None
+
+    def log(self, metrics: dict[str, float]) -> None:
+        """Append one line to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(metrics) + "\n")
+
+    def metrics(self) -> list[dict[str, float]]:
+        """All logged lines; a half-written last one is left out."""
+        path = self.path / "metrics.jsonl"
+        rows = []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return rows
+
+    def forget_metrics_from(self, round_index: int) -> None:
+        """Drop lines of rounds that will be trained again."""
+        kept = [json.dumps(row) for row in self.metrics() if row["round"] < round_index]
+        write_atomically(self.path / "metrics.jsonl", "".join(f"{r}\n" for r in kept).encode())
+
+    def eval_path(self, label: str) -> Path:
+        """Where an evaluation's result stands."""
+        return self.path / "eval" / f"{label}.json"
+
+    def write_eval(self, label: str, result: dict[str, Any]) -> None:
+        """Keep an evaluation."""
+        write_atomically(self.eval_path(label), _json(result))
+
+    def read_eval(self, label: str) -> dict[str, Any] | None:
+        """An evaluation made before, or None."""
+        path = self.eval_path(label)
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def checkpoints(self) -> list[Path]:
+        """Whole checkpoints, oldest first."""
+        return sorted((self.path / "checkpoints").glob("round-*"))
+
+    def keep_checkpoints(self, keep_last: int, best: str | None) -> None:
+        """Remove all but the last `keep_last` checkpoints and the one named `best`."""
+        for old in self.checkpoints()[:-keep_last]:
+            if old.name != best:
+                _remove(old)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all, and onto the disk before this returns."""
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+class AtomicFolder:
+    """A folder that appears under its name only when everything in it is on the disk.
+
+    Example: `with AtomicFolder(run / "final") as folder: model.save_pretrained(folder)`.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._temporary = path.with_name(f"{_TEMPORARY}{path.name}")
+
+    def __enter__(self) -> Path:
+        _remove(self._temporary)
+        self._temporary.mkdir(parents=True)
+        return self._temporary
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:
+            _remove(self._temporary)
+            return
+        for file in self._temporary.rglob("*"):
+            _sync(file)
+        _remove(self.path)
+        self._temporary.replace(self.path)
+        _sync(self.path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1) + "\n").encode()
+
+
+def _lock(path: Path) -> TextIO:
+    file = (path / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise ValueError(f"the run folder {path} is in use by another process") from error
+    return file

@@ -1,0 +1,257 @@
+"""The loop: draw, collect, pack, update, publish, log, evaluate, save. Read it top to bottom.
+
+Everything it needs is handed in; it leaves out, on purpose, how things are shown and built.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Protocol
+
+import psutil
+
+from rl.checkpoint import RunState, load_checkpoint, save_checkpoint
+from rl.metrics import round_metrics
+from rl.optimizer import NonFiniteGradientError, learning_rate
+from rl.packing import PackingConfig, pack
+from rl.policy import Policy
+from rl.run_folder import RunFolder
+from rl.update import LossConfig, prepare, update
+from rollouts.collect import Collector, collection_metrics
+from rollouts.ledger import Ledger
+from rollouts.rollout import Group, Sampling
+from rollouts.sampler import Sampler
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long, how much, how often. A round is one sampling; an update is one optimizer step."""
+
+    num_rounds: int = 40
+    """Rounds of the whole run."""
+    problems_per_round: int = 16
+    """Problems drawn for a round."""
+    group_size: int = 16
+    """Completions of each problem, G."""
+    updates_per_round: int = 1
+    """Optimizer steps a round feeds; each takes an equal share of whole groups."""
+    temperature: float = 1.0
+    """Of sampling."""
+    max_tokens: tuple[tuple[int, int], ...] = ((0, 64),)
+    """(from this update on, limit of sampled tokens), in order; the first starts at 0."""
+    seed: int = 0
+    """Of the run: draws, requests and minibatches derive from it."""
+    evaluate_every: int = 0
+    """Rounds between evaluations on the validation split; 0 for none."""
+    save_every: int = 10
+    """Rounds between checkpoints: at most so many rounds of updates are repeated after a kill."""
+    keep_last: int = 2
+    """Checkpoints kept besides the best one."""
+
+
+class Reporter(Protocol):
+    """Shows where the run is."""
+
+    def phase(self, name: str) -> None:
+        """A phase of the round begins."""
+        ...
+
+    def round(self, metrics: dict[str, float]) -> None:
+        """A round is done."""
+        ...
+
+
+class Publisher(Sampler, Protocol):
+    """A sampler in this process: versioned, with sleep and a prefix cache."""
+
+    version: int
+
+    def reset_prefix_cache(self) -> None: ...
+    def sleep(self) -> None: ...
+    def wake(self, *parts: str) -> None: ...
+
+
+@dataclass(kw_only=True)
+class Clock:
+    """Seconds by phase of one round."""
+
+    report: Reporter
+    seconds: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.perf_counter)
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        self.report.phase(phase)
+        began = time.perf_counter()
+        yield
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
+
+    def metrics(self) -> dict[str, float]:
+        """`time/sample_s` and so on; `time/other_s` is what no phase claims."""
+        total = time.perf_counter() - self.started
+        times = {f"time/{phase}_s": s for phase, s in self.seconds.items()}
+        other = total - sum(self.seconds.values())
+        return times | {"time/other_s": other, "time/round_s": total}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """What a run is made of."""
+
+    config: TrainConfig
+    packing: PackingConfig
+    loss: LossConfig
+    policy: Policy
+    engine: Publisher
+    collector: Collector
+    ledger: Ledger
+    folder: RunFolder
+    report: Reporter
+    evaluate: Callable[[str], dict[str, float]]
+    """Evaluates the engine's weights on the validation split under a label; gives `eval/` metrics."""
+    should_stop: Callable[[], bool]
+
+
+def train(run: Trainer, state: RunState) -> RunState:
+    """Run all rounds that are left; gives where it stopped (all rounds, or earlier if asked to).
+
+    Rounds sampled before a kill are trained again from their files; only a round without one
+    is sampled. Raises NonFiniteGradientError, naming the batch, with nothing written after it.
+    """
+    for index in range(state.round, run.config.num_rounds):
+        clock = Clock(report=run.report)
+        problems = run.ledger.draw(run.config.problems_per_round)
+        groups = run.folder.read_round(index)
+        if groups is None:
+            synchronise(run, state.updates, clock)
+            with clock("sample"):
+                sampling = sampling_at(run.config, state.updates)
+                groups = run.collector.collect(
+                    problems, sampling, round_index=index, version=state.updates
+                )
+            run.folder.write_round(index, groups)
+        with clock("update"):
+            run.engine.sleep()
+            updates = train_on(run, groups, index, state.updates)
+        state = RunState(
+            round=index + 1, updates=state.updates + len(updates), drawn=dict(run.ledger.drawn)
+        )
+        metrics = collection_metrics(groups) | round_metrics(updates)
+        run.folder.log({"round": index, "updates": state.updates} | metrics | measured(clock))
+        run.report.round({"round": index} | metrics | clock.metrics())
+        if is_due(run.config.evaluate_every, state.round):
+            evaluate_round(run, state, clock)
+        if is_due(run.config.save_every, state.round):
+            state = save(run, state)
+        if run.should_stop():
+            break
+    return save(run, state)
+
+
+def restore(run: Trainer) -> RunState:
+    """The last checkpoint's state, in policy, ledger and metrics; or a fresh one."""
+    checkpoints = run.folder.checkpoints()
+    state = load_checkpoint(checkpoints[-1], run.policy) if checkpoints else RunState()
+    run.ledger.drawn.update(state.drawn)
+    run.folder.forget_metrics_from(state.round)
+    if run.loss.kl_coefficient > 0 and run.policy.reference is None:
+        run.policy.refresh_reference()
+    return state
+
+
+def synchronise(run: Trainer, version: int, clock: Clock) -> None:
+    """Give the engine the policy's weights if it holds others, and an empty prefix cache."""
+    with clock("publish"):
+        run.engine.wake("weights")
+        if run.engine.version != version:
+            run.engine.publish(run.policy.published().items(), version)
+        run.engine.wake("kv_cache")
+        run.engine.reset_prefix_cache()
+
+
+def sampling_at(config: TrainConfig, updates: int) -> Sampling:
+    """The sampling parameters in force after so many updates."""
+    limit = [tokens for start, tokens in config.max_tokens if start <= updates][-1]
+    return Sampling(temperature=config.temperature, max_tokens=limit)
+
+
+def train_on(
+    run: Trainer, groups: Sequence[Group], index: int, updates_before: int
+) -> list[dict[str, float]]:
+    """All updates of a round; gives each one's metrics."""
+    temperature = run.config.temperature
+    keep = run.loss.kl_coefficient > 0
+    shares = minibatches(groups, run.config, index)
+    batches = [pack(share, run.packing, keep_no_signal=keep) for share in shares]
+    done: list[dict[str, float]] = []
+    for batch in prepare(run.policy, batches, run.loss, temperature):
+        count = updates_before + len(done)
+        if keep and count % run.loss.reference_every == 0 and count > 0:
+            run.policy.refresh_reference()
+        rate = rate_at(run, count)
+        try:
+            done.append(update(run.policy, batch, run.loss, temperature=temperature, rate=rate))
+        except NonFiniteGradientError as error:
+            raise NonFiniteGradientError(
+                f"{error} in update {len(done)} of round {index} "
+                f"({run.folder.round_path(index)}); the checkpoints before it are whole. "
+                "Look at that file's rewards and logprobs, lower optimizer.learning_rate, and start anew"
+            ) from error
+    return done
+
+
+def rate_at(run: Trainer, update_index: int) -> float:
+    """The learning rate of an update."""
+    total = run.config.num_rounds * run.config.updates_per_round
+    return learning_rate(run.policy.optimizer.config, update_index, total)
+
+
+def minibatches(groups: Sequence[Group], config: TrainConfig, index: int) -> list[list[Group]]:
+    """A round's groups in shares of nearly equal size, one an update, shuffled if more than one."""
+    groups = list(groups)
+    count = min(config.updates_per_round, len(groups))
+    if count > 1:
+        Random(f"{config.seed}/minibatches/{index}").shuffle(groups)
+    return [groups[i * len(groups) // count : (i + 1) * len(groups) // count] for i in range(count)]
+
+
+def evaluate_round(run: Trainer, state: RunState, clock: Clock) -> None:
+    """Evaluate once under the round's label; a resumed run finds the file and does not repeat it."""
+    label = f"round-{state.round:06d}"
+    if run.folder.read_eval(label) is None:
+        synchronise(run, state.updates, clock)
+        with clock("evaluate"):
+            run.evaluate(label)
+
+
+def save(run: Trainer, state: RunState) -> RunState:
+    """Write a checkpoint (once a round), then remove what retention lets go."""
+    path = run.folder.path / "checkpoints" / f"round-{state.round:06d}"
+    if path.exists():
+        return state
+    run.report.phase("save")
+    state = save_checkpoint(path, run.policy, state)
+    run.folder.keep_checkpoints(run.config.keep_last, best_checkpoint(run.folder))
+    return state
+
+
+def best_checkpoint(folder: RunFolder) -> str | None:
+    """The name of the checkpoint whose validation pass@1 is highest, the earliest of equals."""
+    scores: dict[str, Any] = {}
+    for path in folder.checkpoints():
+        result = folder.read_eval(path.name)
+        if result is not None:
+            scores[path.name] = result["pass_at_1"]
+    return max(scores, key=lambda name: scores[name], default=None)
+
+
+def is_due(every: int, done: int) -> bool:
+    """True when `done` rounds complete another `every`."""
+    return every > 0 and done % every == 0
+
+
+def measured(clock: Clock) -> dict[str, float]:
+    """Times and memory: the only metrics that differ between equal runs."""
+    return clock.metrics() | {"memory/resident_bytes": float(psutil.Process().memory_info().rss)}
