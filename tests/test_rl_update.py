@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from rewards.problem import Problem, Response, Score, Verdict
 from rl.advantages import group_advantages
-from rl.metrics import round_metrics
+from rl.metrics import Totals, round_metrics
 from rl.optimizer import NonFiniteGradientError, OptimizerConfig
 from rl.packing import PackingConfig, micro_batches, pack
 from rl.policy import Policy, PolicyConfig
@@ -240,7 +240,12 @@ def test_unpacked_sequences_equal_packed_ones(untied):
     _, expected = step(make_policy(untied), batch, config)
     policy = make_policy(untied)
     policy.unpack("a test")
+    seen = []
+    policy.model.model.register_forward_pre_hook(
+        lambda _module, _args, named: seen.append(named["input_ids"].shape[1]), with_kwargs=True
+    )
     assert_near(step(policy, batch, config)[1], expected, 1e-6)
+    assert seen == batch.lengths
 
 
 @pytest.mark.parametrize("config", ANCHORS, ids=lambda config: config.anchor)
@@ -333,7 +338,7 @@ def test_a_nan_raises_changes_nothing_and_is_forgotten(untied, config):
     poisoned = replace(batch, behaviour_logprobs=logprobs)
     policy = make_policy(untied, micro_batch_tokens=1)
     before = parameters(policy)
-    with pytest.raises(NonFiniteGradientError, match="nan"):
+    with pytest.raises(NonFiniteGradientError, match="the loss is nan"):
         update(policy, poisoned, config, temperature=TEMPERATURE, rate=0.1)
     assert_bitwise(parameters(policy), before)
     masters = {name: master.cpu() for name, master in policy.optimizer.masters.items()}
@@ -382,6 +387,24 @@ def test_metrics_are_means_over_trained_tokens(untied):
     assert metrics["update/gradient_norm"] == pytest.approx(math.sqrt(squares), **near)
     assert metrics["update/learning_rate"] == 1e-3
     assert 0 < metrics["update/entropy"] < math.log(24)
+
+
+def test_totals_by_hand():
+    # Over two micro-batches the trained tokens have log pi - log mu of 1, -2 and 0.
+    totals = Totals()
+    gap, ratio = torch.tensor([9.0, 1.0, -2.0]), torch.tensor([9.0, 0.5, 0.25])
+    totals.add({"gap": gap, "ratio": ratio}, torch.tensor([False, True, True]), 0.5)
+    totals.add({"gap": torch.zeros(1), "ratio": torch.ones(1)}, torch.tensor([True]), -2.0)
+    assert totals.means() == pytest.approx(
+        {
+            "update/ratio": 1.75 / 3,
+            "update/gap_abs": 1.0,
+            "update/gap_k3": ((math.e - 1 - 1) + (math.exp(-2) + 2 - 1)) / 3,
+            "update/gap_max": 2.0,
+            "update/loss": -1.5,
+            "update/trained_tokens": 3.0,
+        }
+    )
 
 
 def test_a_round_tells_mismatch_from_drift():
