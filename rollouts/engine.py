@@ -184,9 +184,7 @@ class Engine:
 
     def _assert_idle(self) -> None:
         if self._core.has_unfinished_requests():
-            raise AssertionError(
-                "completions are still being sampled: exhaust or close that iterator"
-            )
+            raise AssertionError("still being sampled: exhaust or close that iterator")
 
     def _add(self, request: Request) -> None:
         if request.min_version > self.version:
@@ -224,18 +222,14 @@ class Engine:
 
     def _completion(self, output: Any, request: Request, tokenizer: Any) -> Completion:
         if tuple(output.prompt_token_ids) != request.token_ids:
-            raise EngineError(
-                f"the engine continued other prompt ids than request {request.id} gave"
-            )
+            raise EngineError(f"request {request.id}: the engine continued other prompt ids")
         sampled = output.outputs[0]
         if sampled.finish_reason not in ("stop", "length"):
             raise EngineError(f"request {request.id} finished as {sampled.finish_reason!r}")
         token_ids = tuple(sampled.token_ids)
         ended = sampled.finish_reason == "stop"
         if ended and token_ids[-1] not in self.eos_token_ids:
-            raise EngineError(
-                f"request {request.id} stopped at id {token_ids[-1]}, not an end token"
-            )
+            raise EngineError(f"request {request.id} stopped at {token_ids[-1]}, no end token")
         return Completion(
             request_id=request.id,
             token_ids=token_ids,

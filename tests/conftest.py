@@ -37,7 +37,7 @@ CHAT_TEMPLATE = (
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint folder: a random Llama of 361,088 parameters with tied embeddings, in bfloat16.
+    """A checkpoint folder: a random Llama of 328,704 parameters with tied embeddings, in bfloat16.
 
     259 ids: three special tokens (ids 0 to 2) and the 256 bytes. It ends at <|im_end|> (2) and,
     by its generation config, at <|endoftext|> (0). Context 512.
