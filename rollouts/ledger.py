@@ -29,6 +29,9 @@ class Ledger:
     weights: Mapping[str, float] = field(default_factory=dict)
     seed: int = 0
     drawn: dict[str, int] = field(default_factory=dict)
+    _orders: dict[str, tuple[int, list[int]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         empty = [name for name, rows in self.problems.items() if not rows]
@@ -56,9 +59,9 @@ class Ledger:
         return rows[self._order(name, epoch, len(rows))[index]]
 
     def _order(self, name: str, epoch: int, size: int) -> list[int]:
-        key = (name, epoch)
-        if getattr(self, "_cached", (None, None))[0] != key:
+        cached_epoch, order = self._orders.get(name, (None, []))
+        if cached_epoch != epoch:
             order = list(range(size))
             Random(f"{self.seed}/epoch/{name}/{epoch}").shuffle(order)
-            self._cached = (key, order)
-        return self._cached[1]
+            self._orders[name] = (epoch, order)
+        return order

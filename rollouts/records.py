@@ -18,8 +18,8 @@ from rollouts.rollout import Group, Rollout
 
 def encode_groups(groups: Sequence[Group]) -> bytes:
     """The bytes of a round file."""
-    lines = (json.dumps(_group_to_json(group), ensure_ascii=True) for group in groups)
-    return zstandard.ZstdCompressor(level=3).compress("\n".join(lines).encode() + b"\n")
+    lines = (json.dumps(_group_to_json(group), ensure_ascii=True) + "\n" for group in groups)
+    return zstandard.ZstdCompressor(level=3).compress("".join(lines).encode())
 
 
 def read_groups(path: Path) -> list[Group]:
@@ -41,7 +41,9 @@ def _rollout_to_json(rollout: Rollout) -> dict[str, Any]:
     return {
         "token_ids": rollout.token_ids,
         "sampled": _spans(rollout.sampled),
-        "logprobs": [p for p, drawn in zip(rollout.logprobs, rollout.sampled, strict=True) if drawn],
+        "logprobs": [
+            p for p, drawn in zip(rollout.logprobs, rollout.sampled, strict=True) if drawn
+        ],
         "response": asdict(rollout.response),
         "score": asdict(rollout.score),
         "versions": rollout.versions,
