@@ -42,10 +42,11 @@ class RunFolder:
                 f"the run folder {path} exists: continue it with --resume {path}, "
                 "or choose another with --run-folder"
             )
-        for name in ("rollouts", "checkpoints", "eval"):
-            (path / name).mkdir(parents=True)
-        write_atomically(path / "versions.json", _json(versions))
-        write_atomically(path / "config.yaml", config_yaml.encode())
+        with AtomicFolder(path) as folder:
+            for name in ("rollouts", "checkpoints", "eval"):
+                (folder / name).mkdir()
+            write_atomically(folder / "versions.json", _json(versions))
+            write_atomically(folder / "config.yaml", config_yaml.encode())
         return cls(path)
 
     def close(self) -> None:

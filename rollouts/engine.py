@@ -54,6 +54,8 @@ class Engine:
         if not (config.compile or torch.cuda.is_available()):
             torch._dynamo.config.disable = True  # vLLM's small kernels too; compiling wants g++.
         concurrent = min(config.max_concurrent, num_requests)
+        settings = _device_settings(model, config, max_tokens, concurrent)
+        self.kv_pool_bytes = settings.get("kv_cache_memory_bytes", 0)
         with _caller_state():
             self._llm = LLM(
                 str(model),
@@ -64,7 +66,7 @@ class Engine:
                 logprobs_mode="processed_logprobs",
                 seed=0,
                 disable_log_stats=True,
-                **_device_settings(model, config, max_tokens, concurrent),
+                **settings,
             )
         self._core = self._llm.llm_engine
 

@@ -1,0 +1,243 @@
+"""One training step by phase, beside bare vLLM and the model's own matrix products.
+
+`python -m benchmarks.step [--steps 5] [--problems 8] [--group 8] [--max-tokens 64]`; the last
+line is JSON. A coin decides the rewards, so that every group has signal and is trained.
+"""
+
+import argparse
+import hashlib
+import json
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rollouts.process import prepare_process
+
+PAIRS = 5
+
+
+class MemoryWatch(threading.Thread):
+    """Highest sum of PSS over this process and its children, in bytes, looked at every 0.2 s."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peak = 0
+        self._done = threading.Event()
+
+    def run(self) -> None:
+        """Look until `stop`."""
+        import psutil
+
+        me = psutil.Process()
+        while not self._done.wait(0.2):
+            tree = [me, *me.children(recursive=True)]
+            self.peak = max(self.peak, sum(p.memory_full_info().pss for p in tree))
+
+    def stop(self) -> int:
+        """End; gives the peak."""
+        self._done.set()
+        self.join()
+        return self.peak
+
+
+def coin(problem: Any, response: Any) -> Any:
+    """A reward that has nothing to do with the answer: 0 or 1 by a hash of the text."""
+    from rewards.problem import Score, Verdict
+
+    value = float(hashlib.sha256(response.text.encode()).digest()[0] % 2)
+    return Score(value=value, verdict=Verdict.CORRECT if value else Verdict.WRONG)
+
+
+class Timed:
+    """A reward with the seconds spent in it."""
+
+    def __init__(self, reward: Callable[..., Any]):
+        self.reward, self.seconds = reward, 0.0
+
+    def __call__(self, problem: Any, response: Any) -> Any:
+        began = time.perf_counter()
+        score = self.reward(problem, response)
+        self.seconds += time.perf_counter() - began
+        return score
+
+
+class Silent:
+    """A reporter that shows nothing."""
+
+    def phase(self, name: str) -> None:
+        """Nothing."""
+
+    def round(self, metrics: dict[str, float]) -> None:
+        """Nothing."""
+
+
+def build(arguments: argparse.Namespace, folder: Path) -> tuple[Any, Timed]:
+    """A trainer as the quickstart has it, at this size, and its timed reward."""
+    from recipes import launch
+    from recipes.config import to_yaml
+    from recipes.presets import quickstart
+    from rl.run_folder import RunFolder
+    from rollouts.models import resolve_model
+
+    config = quickstart()
+    config = replace(
+        config,
+        best_prompt=False,
+        train=replace(
+            config.train,
+            problems_per_round=arguments.problems,
+            group_size=arguments.group,
+            max_tokens=((0, arguments.max_tokens),),
+        ),
+        test=replace(config.test, num_problems=1, num_samples=1),
+    )
+    model = resolve_model(config.model)
+    score = Timed(coin)
+    data = replace(launch.load_data(config, model), score=score)
+    run_folder = RunFolder.create(folder / "run", to_yaml(config), {})
+    run = launch.build(config, model, data, run_folder, Silent(), lambda: False)
+    return run, score
+
+
+def one_step(run: Any, index: int, score: Timed) -> dict[str, float]:
+    """Seconds by phase of one whole round."""
+    from rl.train import Clock, sampling_at, synchronise, train_on
+
+    clock, score.seconds = Clock(report=Silent()), 0.0
+    synchronise(run, index, clock)
+    with clock("sample"):
+        problems = run.ledger.draw(run.config.problems_per_round)
+        sampling = sampling_at(run.config, index)
+        groups = run.collector.collect(problems, sampling, round_index=index, version=index)
+    run.folder.write_round(index, groups)
+    with clock("update"):
+        metrics = train_on(run, groups, index, index)
+    times = clock.metrics()
+    rollouts = [r for group in groups for r in group.rollouts]
+    return {
+        "step_s": times["time/round_s"],
+        "sample_s": times["time/sample_s"] - score.seconds,
+        "score_s": score.seconds,
+        "update_s": times["time/update_s"],
+        "publish_s": times["time/publish_s"],
+        "other_s": times["time/other_s"],
+        "sampled_tokens": sum(r.response.num_tokens for r in rollouts),
+        "trained_tokens": sum(m["update/trained_tokens"] for m in metrics),
+        "sequence_tokens": sum(len(r.token_ids) for r in rollouts),
+    }
+
+
+def sample_over_bare(run: Any) -> list[float]:
+    """Our sampling time over bare vLLM's, interleaved pairs on one engine and one set of requests."""
+    from vllm import SamplingParams
+    from vllm.inputs import TokensPrompt
+
+    from rl.train import sampling_at
+
+    problems = run.ledger.draw(run.config.problems_per_round)
+    sampling = sampling_at(run.config, 0)
+    prompts = [run.collector.render(p) for p in problems for _ in range(run.config.group_size)]
+    params = [
+        SamplingParams(
+            temperature=sampling.temperature,
+            max_tokens=sampling.max_tokens,
+            seed=seed,
+            logprobs=0,
+            detokenize=False,
+        )
+        for seed in range(len(prompts))
+    ]
+    bare_requests = [TokensPrompt(prompt_token_ids=list(ids)) for ids in prompts]
+
+    def bare() -> int:
+        outputs = run.engine._llm.generate(bare_requests, params, use_tqdm=False)
+        return sum(len(output.outputs[0].token_ids) for output in outputs)
+
+    def ours() -> int:
+        version = run.engine.version
+        groups = run.collector.collect(problems, sampling, round_index=10**6, version=version)
+        return sum(r.response.num_tokens for group in groups for r in group.rollouts)
+
+    return [_seconds_a_token(run, ours) / _seconds_a_token(run, bare) for _ in range(PAIRS)]
+
+
+def _seconds_a_token(run: Any, sample: Callable[[], int]) -> float:
+    run.engine.reset_prefix_cache()
+    began = time.perf_counter()
+    tokens = sample()
+    return (time.perf_counter() - began) / tokens
+
+
+def gemm_seconds(run: Any, batch: Any) -> float:
+    """The model's own matrix products alone, at the token counts of this batch's micro-batches.
+
+    Every linear layer and the head on the sampled tokens: forward and both backward products.
+    """
+    import torch
+
+    from rl.packing import micro_batches
+
+    layers = [m.weight for m in run.policy.model.get_decoder().modules() if hasattr(m, "weight")]
+    layers = [w for w in layers if w.ndim == 2 and w.shape[0] != run.policy.head.shape[0]]
+    total = 0.0
+    for part in micro_batches(batch, run.policy.config.micro_batch_tokens):
+        shapes = [(len(part), weight) for weight in layers]
+        shapes.append((int(part.sampled.sum()), run.policy.head))
+        for tokens, weight in shapes:
+            x = torch.randn(tokens, weight.shape[1], dtype=weight.dtype)
+            grad = torch.randn(tokens, weight.shape[0], dtype=weight.dtype)
+            began = time.perf_counter()
+            with torch.no_grad():
+                _ = x @ weight.t(), grad @ weight, grad.t() @ x
+            total += time.perf_counter() - began
+    return total
+
+
+def main() -> None:
+    """Measure and print; the last line is JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--problems", type=int, default=8)
+    parser.add_argument("--group", type=int, default=8)
+    parser.add_argument("--max-tokens", type=int, default=64)
+    arguments = parser.parse_args()
+    prepare_process()
+    watch = MemoryWatch()
+    watch.start()
+    with tempfile.TemporaryDirectory() as folder:
+        run, score = build(arguments, Path(folder))
+        steps = [one_step(run, index, score) for index in range(arguments.steps + 1)][1:]
+        peak = watch.stop()
+        print(json.dumps(report(run, steps, peak)))
+
+
+def report(run: Any, steps: list[dict[str, float]], peak: int) -> dict[str, Any]:
+    """Medians over steps and the ratios."""
+    from recipes.versions import versions
+    from rl.packing import pack
+
+    middle = {name: statistics.median(step[name] for step in steps) for name in steps[0]}
+    batch = pack(run.folder.read_round(len(steps)), run.packing, keep_no_signal=False)
+    gemm_s = statistics.median(gemm_seconds(run, batch) for _ in range(3))
+    ratios = sample_over_bare(run)
+    outside = middle["publish_s"] + middle["score_s"] + middle["other_s"]
+    return middle | {
+        "sampled_tokens_per_s": middle["sampled_tokens"] / middle["sample_s"],
+        "trained_tokens_per_s": middle["trained_tokens"] / middle["update_s"],
+        "other_frac": outside / middle["step_s"],
+        "sample_time_over_bare": statistics.median(ratios),
+        "sample_time_over_bare_pairs": [round(ratio, 4) for ratio in ratios],
+        "update_gemm_frac": gemm_s / middle["update_s"],
+        "peak_memory_bytes": peak,
+        "peak_memory_without_pool_bytes": peak - run.engine.kv_pool_bytes,
+        "versions": versions(),
+    }
+
+
+if __name__ == "__main__":
+    main()
