@@ -28,7 +28,7 @@ from rewards.compose import r1_zero_reward, safely
 from rewards.problem import Problem, RewardFn
 from rl.checkpoint import RunState
 from rl.run_folder import AtomicFolder, RunFolder
-from rl.train import Clock, Trainer, restore, synchronise, train
+from rl.train import Clock, Reporter, Trainer, restore, synchronise, train
 from rollouts.collect import Collector
 from rollouts.ledger import Ledger
 from rollouts.models import resolve_model
@@ -68,7 +68,7 @@ def launch(config: RunConfig, path: Path, *, resume: bool) -> None:
     folder = open_folder(config, path, model, resume=resume)
     try:
         with stopper, progress:
-            run = build(config, model, data, folder, progress, stopper)
+            run = build(config, model, data, folder, progress, stopper.asked)
             state = restore(run)
             _start(config, run, data, state)
             state = train(run, state)
@@ -115,13 +115,13 @@ def build(
     model: Path,
     data: Data,
     folder: RunFolder,
-    progress: Progress,
-    stopper: Stopper,
+    report: Reporter,
+    should_stop: Callable[[], bool],
 ) -> Trainer:
     """Engine, policy, collector and ledger, put together."""
     ledger = Ledger(problems=_by_task(data), weights=_weights(config), seed=config.train.seed)
     longest = check_lengths(config, model, data.longest_prompt())
-    progress.phase("load")
+    report.phase("load")
     with quiet():
         from rl.policy import Policy
         from rollouts.engine import Engine
@@ -149,9 +149,9 @@ def build(
         collector=collector,
         ledger=ledger,
         folder=folder,
-        report=progress,
+        report=report,
         evaluate=partial(_validate, config, engine, data, folder),
-        should_stop=stopper.asked,
+        should_stop=should_stop,
     )
 
 

@@ -125,7 +125,9 @@ class Collector:
             if len(kept) >= MIN_GROUP:
                 groups.append(Group(problem=problem, rollouts=tuple(kept)))
         if not groups:
-            raise GraderFailureError("a whole round could not be graded; mend the reward, then resume")
+            raise GraderFailureError(
+                "a whole round could not be graded; mend the reward, then resume"
+            )
         return groups
 
 
