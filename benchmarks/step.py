@@ -133,7 +133,7 @@ def one_step(run: Any, index: int, score: Timed) -> dict[str, float]:
 
 
 def sample_over_bare(run: Any) -> list[float]:
-    """Our sampling time over bare vLLM's, interleaved pairs on one engine and one set of requests."""
+    """Our sampling time over bare vLLM's: interleaved pairs of the same requests on one engine."""
     from vllm import SamplingParams
     from vllm.inputs import TokensPrompt
 
@@ -141,36 +141,41 @@ def sample_over_bare(run: Any) -> list[float]:
 
     problems = run.ledger.draw(run.config.problems_per_round)
     sampling = sampling_at(run.config, 0)
-    prompts = [run.collector.render(p) for p in problems for _ in range(run.config.group_size)]
+    version, collector = run.engine.version, run.collector
+    requests = [
+        collector._request(problem, sampling, 10**6, row, sample, version)
+        for row, problem in enumerate(problems)
+        for sample in range(collector.group_size)
+    ]
+    prompts = [TokensPrompt(prompt_token_ids=list(r.token_ids)) for r in requests]
     params = [
         SamplingParams(
             temperature=sampling.temperature,
             max_tokens=sampling.max_tokens,
-            seed=seed,
+            seed=request.seed,
             logprobs=0,
             detokenize=False,
         )
-        for seed in range(len(prompts))
+        for request in requests
     ]
-    bare_requests = [TokensPrompt(prompt_token_ids=list(ids)) for ids in prompts]
 
-    def bare() -> int:
-        outputs = run.engine._llm.generate(bare_requests, params, use_tqdm=False)
-        return sum(len(output.outputs[0].token_ids) for output in outputs)
+    def bare() -> list[tuple[int, ...]]:
+        outputs = run.engine._llm.generate(prompts, params, use_tqdm=False)
+        return [tuple(output.outputs[0].token_ids) for output in outputs]
 
-    def ours() -> int:
-        version = run.engine.version
-        groups = run.collector.collect(problems, sampling, round_index=10**6, version=version)
-        return sum(r.response.num_tokens for group in groups for r in group.rollouts)
+    def ours() -> list[tuple[int, ...]]:
+        groups = collector.collect(problems, sampling, round_index=10**6, version=version)
+        return [r.token_ids[r.sampled.index(True) :] for g in groups for r in g.rollouts]
 
-    return [_seconds_a_token(run, ours) / _seconds_a_token(run, bare) for _ in range(PAIRS)]
+    assert ours() == bare(), "both must draw the same tokens"
+    return [_seconds(run, ours) / _seconds(run, bare) for _ in range(PAIRS)]
 
 
-def _seconds_a_token(run: Any, sample: Callable[[], int]) -> float:
+def _seconds(run: Any, sample: Callable[[], Any]) -> float:
     run.engine.reset_prefix_cache()
     began = time.perf_counter()
-    tokens = sample()
-    return (time.perf_counter() - began) / tokens
+    sample()
+    return time.perf_counter() - began
 
 
 def gemm_seconds(run: Any, batch: Any) -> float:

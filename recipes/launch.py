@@ -191,13 +191,10 @@ def measure(config: EvalConfig, run: Trainer, data: Data, label: str) -> None:
         run.folder.write_eval(label, result.to_json())
 
 
-def _validate(
-    config: RunConfig, engine: Any, data: Data, folder: RunFolder, label: str
-) -> dict[str, float]:
+def _validate(config: RunConfig, engine: Any, data: Data, folder: RunFolder, label: str) -> None:
     rows = data.selected(config.validation)
     result = _sampled(engine, data, config.validation, rows, label)
     folder.write_eval(label, result.to_json())
-    return {"eval/pass_at_1": result.pass_at_1}
 
 
 def _sampled(

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-SIGNAL_TOLERANCE = 1e-9
+from rollouts.rollout import SIGNAL_TOLERANCE
 
 
 def group_advantages(

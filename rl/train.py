@@ -19,7 +19,7 @@ from rl.packing import PackingConfig, pack
 from rl.policy import Policy
 from rl.run_folder import RunFolder
 from rl.update import LossConfig, prepare, update
-from rollouts.collect import Collector, collection_metrics
+from rollouts.collect import Collector, collection_metrics, graded
 from rollouts.ledger import Ledger
 from rollouts.rollout import Group, Sampling
 from rollouts.sampler import Sampler
@@ -109,8 +109,8 @@ class Trainer:
     ledger: Ledger
     folder: RunFolder
     report: Reporter
-    evaluate: Callable[[str], dict[str, float]]
-    """Evaluates the engine's weights on the validation split under a label; gives `eval/` metrics."""
+    evaluate: Callable[[str], None]
+    """Evaluates the engine's weights on the validation split and writes it under a label."""
     should_stop: Callable[[], bool]
 
 
@@ -134,15 +134,14 @@ def train(run: Trainer, state: RunState) -> RunState:
             run.folder.write_round(index, groups)
         with clock("update"):
             run.engine.sleep()
-            updates = train_on(run, groups, index, state.updates)
+            updates = train_on(run, graded(groups), index, state.updates)
         state = RunState(
             round=index + 1, updates=state.updates + len(updates), drawn=dict(run.ledger.drawn)
         )
         metrics = collection_metrics(groups) | round_metrics(updates)
+        metrics |= evaluate_round(run, state, clock)
         run.folder.log({"round": index, "updates": state.updates} | metrics | measured(clock))
         run.report.round({"round": index} | metrics | clock.metrics())
-        if is_due(run.config.evaluate_every, state.round):
-            evaluate_round(run, state, clock)
         if is_due(run.config.save_every, state.round):
             state = save(run, state)
         if run.should_stop():
@@ -185,11 +184,11 @@ def train_on(
     keep = run.loss.kl_coefficient > 0
     shares = minibatches(groups, run.config, index)
     batches = [pack(share, run.packing, keep_no_signal=keep) for share in shares]
+    if keep and is_reference_due(run, updates_before):
+        run.policy.refresh_reference()
     done: list[dict[str, float]] = []
     for batch in prepare(run.policy, batches, run.loss, temperature):
         count = updates_before + len(done)
-        if keep and count % run.loss.reference_every == 0 and count > 0:
-            run.policy.refresh_reference()
         rate = rate_at(run, count)
         try:
             done.append(update(run.policy, batch, run.loss, temperature=temperature, rate=rate))
@@ -200,6 +199,12 @@ def train_on(
                 "Look at that file's rewards and logprobs, lower optimizer.learning_rate, and start anew"
             ) from error
     return done
+
+
+def is_reference_due(run: Trainer, updates: int) -> bool:
+    """True at the first round that starts at or after a multiple of `reference_every` updates."""
+    every = run.loss.reference_every
+    return updates >= every and updates % every < run.config.updates_per_round
 
 
 def rate_at(run: Trainer, update_index: int) -> float:
@@ -217,13 +222,17 @@ def minibatches(groups: Sequence[Group], config: TrainConfig, index: int) -> lis
     return [groups[i * len(groups) // count : (i + 1) * len(groups) // count] for i in range(count)]
 
 
-def evaluate_round(run: Trainer, state: RunState, clock: Clock) -> None:
-    """Evaluate once under the round's label; a resumed run finds the file and does not repeat it."""
+def evaluate_round(run: Trainer, state: RunState, clock: Clock) -> dict[str, float]:
+    """Evaluate if it is due, once under the round's label: a resumed run finds the file."""
+    if not is_due(run.config.evaluate_every, state.round):
+        return {}
     label = f"round-{state.round:06d}"
     if run.folder.read_eval(label) is None:
         synchronise(run, state.updates, clock)
         with clock("evaluate"):
             run.evaluate(label)
+    result = run.folder.read_eval(label)
+    return {"eval/pass_at_1": result["pass_at_1"]}
 
 
 def save(run: Trainer, state: RunState) -> RunState:

@@ -30,7 +30,7 @@ class LossConfig:
     kl_coefficient: float = 0.0
     """Weight of k3 against the reference, in the loss."""
     reference_every: int = 400
-    """The reference becomes the policy of now every so many updates (if the KL term is on)."""
+    """The reference becomes the policy of now every so many updates, between rounds (if the KL term is on)."""
 
 
 def prepare(

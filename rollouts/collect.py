@@ -5,7 +5,7 @@ Groups come back in the order their problems were drawn, never in the order they
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rewards.problem import Problem, Response, RewardFn, Score, Verdict
 from rollouts.rollout import Completion, Group, Request, Rollout, Sampling
@@ -68,10 +68,7 @@ class Collector:
     def collect(
         self, problems: Sequence[Problem], sampling: Sampling, *, round_index: int, version: int
     ) -> list[Group]:
-        """Sample and score; groups in draw order, without members whose grader failed.
-
-        A group left with fewer than two members is dropped.
-        """
+        """Sample and score; groups in draw order, with every member, gradable or not."""
         origin: dict[str, tuple[int, int]] = {}
         requests = []
         for row, problem in enumerate(problems):
@@ -82,10 +79,17 @@ class Collector:
         by_id = {request.id: request for request in requests}
         slots: list[dict[int, Rollout]] = [{} for _ in problems]
         for completion in self.sampler.sample(requests):
-            row, sample = origin[completion.request_id]
+            row, sample = origin.pop(completion.request_id)
             request = by_id[completion.request_id]
             slots[row][sample] = self._rollout(problems[row], request, completion)
-        return self._groups(problems, slots)
+        if origin:
+            raise AssertionError(f"the sampler left {len(origin)} requests without a completion")
+        groups = [
+            Group(problem=problem, rollouts=tuple(members[i] for i in sorted(members)))
+            for problem, members in zip(problems, slots, strict=True)
+        ]
+        graded(groups)  # Raises here, so that a round that cannot be trained on is never kept.
+        return groups
 
     def _request(
         self,
@@ -116,19 +120,20 @@ class Collector:
         self.health.record(problem, response, score)
         return rollout_of(request, completion, response, score)
 
-    def _groups(
-        self, problems: Sequence[Problem], slots: Sequence[dict[int, Rollout]]
-    ) -> list[Group]:
-        groups = []
-        for problem, members in zip(problems, slots, strict=True):
-            kept = [members[i] for i in sorted(members) if not members[i].score.verdict.is_ours]
-            if len(kept) >= MIN_GROUP:
-                groups.append(Group(problem=problem, rollouts=tuple(kept)))
-        if not groups:
-            raise GraderFailureError(
-                "a whole round could not be graded; mend the reward, then resume"
-            )
-        return groups
+
+def graded(groups: Sequence[Group]) -> list[Group]:
+    """Groups without the members whose grader failed; one left with fewer than two is dropped.
+
+    Raises GraderFailureError if nothing is left.
+    """
+    kept = [
+        replace(g, rollouts=tuple(r for r in g.rollouts if not r.score.verdict.is_ours))
+        for g in groups
+    ]
+    kept = [group for group in kept if len(group.rollouts) >= MIN_GROUP]
+    if not kept:
+        raise GraderFailureError("a whole round could not be graded; mend the reward, then resume")
+    return kept
 
 
 def rollout_of(
@@ -147,24 +152,34 @@ def rollout_of(
 
 
 def collection_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """What a round's groups say of the policy: rewards, verdicts, lengths, truncation, by source too."""
-    rollouts = [rollout for group in groups for rollout in group.rollouts]
-    count = len(rollouts)
-    equal = sum(max(group.rewards) - min(group.rewards) < 1e-9 for group in groups)
+    """What a round's groups say of the policy: rewards, verdicts, lengths, truncation, by source too.
+
+    Rewards are over what could be graded; all else, verdicts too, over everything sampled.
+    """
+    everything = [rollout for group in groups for rollout in group.rollouts]
+    count = len(everything)
+    kept = graded(groups)
     metrics = {
-        "reward/mean": sum(r.score.value for r in rollouts) / count,
-        "reward/no_signal_frac": equal / len(groups),
+        "reward/no_signal_frac": sum(not group.has_signal for group in kept) / len(kept),
         "rollouts/count": float(count),
-        "rollouts/sampled_tokens": float(sum(r.response.num_tokens for r in rollouts)),
-        "rollouts/mean_tokens": sum(r.response.num_tokens for r in rollouts) / count,
-        "rollouts/truncated_frac": sum(r.response.finish == "length" for r in rollouts) / count,
+        "rollouts/dropped_groups": float(len(groups) - len(kept)),
+        "rollouts/sampled_tokens": float(sum(r.response.num_tokens for r in everything)),
+        "rollouts/mean_tokens": sum(r.response.num_tokens for r in everything) / count,
+        "rollouts/truncated_frac": sum(r.response.finish == "length" for r in everything) / count,
     }
     for verdict in Verdict:
-        metrics[f"verdict/{verdict}"] = sum(r.score.verdict is verdict for r in rollouts) / count
-    for part in sorted({name for r in rollouts for name in r.score.parts}):
-        values = [r.score.parts[part] for r in rollouts if part in r.score.parts]
-        metrics[f"reward/part/{part}"] = sum(values) / len(values)
-    for source in sorted({group.problem.source for group in groups}):
-        values = [v for group in groups if group.problem.source == source for v in group.rewards]
-        metrics[f"reward/source/{source}"] = sum(values) / len(values)
-    return metrics
+        metrics[f"verdict/{verdict}"] = sum(r.score.verdict is verdict for r in everything) / count
+    return metrics | _reward_metrics(kept)
+
+
+def _reward_metrics(groups: Sequence[Group]) -> dict[str, float]:
+    """Mean reward, each part's mean, and each source's."""
+    values: dict[str, list[float]] = {"reward/mean": []}
+    for group in groups:
+        for rollout in group.rollouts:
+            values["reward/mean"].append(rollout.score.value)
+            source = f"reward/source/{group.problem.source}"
+            values.setdefault(source, []).append(rollout.score.value)
+            for part, value in rollout.score.parts.items():
+                values.setdefault(f"reward/part/{part}", []).append(value)
+    return {name: sum(seen) / len(seen) for name, seen in sorted(values.items())}

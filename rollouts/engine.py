@@ -35,10 +35,9 @@ class EngineError(RuntimeError):
 
 
 class Engine:
-    """One vLLM engine behind the `Sampler` protocol.
+    """One vLLM engine behind the `Sampler` protocol, with the version of its weights.
 
-    Holds the version of its weights; every completion carries it. Random state and default
-    dtype are the caller's again after every call.
+    Random state and default dtype are the caller's again after every call.
     """
 
     def __init__(self, model: Path, config: EngineConfig, *, max_tokens: int, num_requests: int):
@@ -50,6 +49,7 @@ class Engine:
         """
         self.config = config
         self.version = -1  # Nothing published yet.
+        self._asleep: set[str] = set()
         self._num_proofs = 0
         if not (config.compile or torch.cuda.is_available()):
             torch._dynamo.config.disable = True  # vLLM's small kernels too; compiling wants g++.
@@ -116,8 +116,7 @@ class Engine:
                 # All of a step before the first is yielded: a publish may come in between.
                 yield from [
                     self._completion(output, pending.pop(output.request_id), tokenizer)
-                    for output in self._step()
-                    if output.finished
+                    for output in self._finished()
                 ]
         finally:
             if pending:
@@ -164,13 +163,15 @@ class Engine:
 
     def sleep(self) -> None:
         """Give the GPU's memory to the trainer; nothing to do on CPU."""
-        if torch.cuda.is_available():
+        if torch.cuda.is_available() and not self._asleep:
             self._llm.sleep(level=1)
+            self._asleep = {"weights", "kv_cache"}
 
     def wake(self, *parts: Literal["weights", "kv_cache"]) -> None:
         """Take back memory for `parts`, staged: weights, publish, then kv_cache. Nothing to do on CPU."""
-        if torch.cuda.is_available():
-            self._llm.wake_up(tags=list(parts))
+        if tags := [part for part in parts if part in self._asleep]:
+            self._llm.wake_up(tags=tags)
+            self._asleep.difference_update(tags)
 
     def _load(self, published: Mapping[str, torch.Tensor], version: int) -> None:
         iterator = iter(published.items())
@@ -190,9 +191,7 @@ class Engine:
 
     def _add(self, request: Request) -> None:
         if request.min_version > self.version:
-            raise AssertionError(
-                f"request {request.id} needs version {request.min_version}, the engine has {self.version}"
-            )
+            raise AssertionError(f"{request.id} needs a newer version than {self.version}")
         num_tokens, limit = len(request.token_ids), self._core.model_config.max_model_len
         if num_tokens + request.sampling.max_tokens > limit:
             raise ValueError(
@@ -215,10 +214,13 @@ class Engine:
         with _caller_state():
             self._core.add_request(request.id, prompt, params)
 
-    def _step(self) -> list[Any]:
+    def _finished(self) -> list[Any]:
+        """Step until something has finished; the caller sees its own random state only here."""
         with _caller_state():
             try:
-                return self._core.step()
+                while True:
+                    if done := [output for output in self._core.step() if output.finished]:
+                        return done
             except Exception as error:
                 raise EngineError(f"the engine died: {type(error).__name__}: {error}") from error
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from rewards.problem import Problem, Response, Score
 
+SIGNAL_TOLERANCE = 1e-9
+"""Rewards of a group that are closer than this are equal: nothing can be learnt from them."""
+
 VersionSpan = tuple[int, int, int]
 """(version, start, stop): the weights of `version` drew `token_ids[start:stop]`."""
 
@@ -107,3 +110,8 @@ class Group:
     def rewards(self) -> tuple[float, ...]:
         """The value of each rollout's score, [G]."""
         return tuple(rollout.score.value for rollout in self.rollouts)
+
+    @property
+    def has_signal(self) -> bool:
+        """False where all rewards are equal."""
+        return max(self.rewards) - min(self.rewards) > SIGNAL_TOLERANCE

@@ -8,6 +8,7 @@ from rollouts.collect import (
     GraderFailureError,
     GraderHealth,
     collection_metrics,
+    graded,
     rollout_of,
 )
 from rollouts.rollout import Completion, Group, Request, Rollout, Sampling
@@ -162,7 +163,9 @@ def test_the_rollout_of_the_docstring():
     "verdict", [Verdict.GRADER_ERROR, Verdict.SANDBOX_ERROR, Verdict.JUDGE_ERROR]
 )
 def test_members_whose_grader_failed_leave(verdict):
-    groups = collect(collector(failing_for("0/1", "2/0", verdict=verdict)))
+    everything = collect(collector(failing_for("0/1", "2/0", verdict=verdict)))
+    assert [len(group.rollouts) for group in everything] == [4, 4, 4]
+    groups = graded(everything)
     assert texts(groups) == [
         ["0/0", "0/2", "0/3"],
         ["1/0", "1/1", "1/2", "1/3"],
@@ -177,10 +180,10 @@ def test_the_policys_own_failures_stay():
 
 
 def test_a_group_left_with_one_member_is_dropped():
-    groups = collect(collector(failing_for("1/0", "1/1", "1/3")))
+    groups = graded(collect(collector(failing_for("1/0", "1/1", "1/3"))))
     assert [group.problem.id for group in groups] == ["sum/3", "sum/70"]
     # Two members are still a group.
-    groups = collect(collector(failing_for("1/0", "1/3")))
+    groups = graded(collect(collector(failing_for("1/0", "1/3"))))
     assert [len(group.rollouts) for group in groups] == [4, 2, 4]
 
 
@@ -280,6 +283,7 @@ def test_metrics_by_hand():
         "reward/mean": 2.5 / 5,
         "reward/no_signal_frac": 1 / 2,
         "rollouts/count": 5,
+        "rollouts/dropped_groups": 0,
         "rollouts/sampled_tokens": 20,
         "rollouts/mean_tokens": 4,
         "rollouts/truncated_frac": 1 / 5,
@@ -291,3 +295,22 @@ def test_metrics_by_hand():
     verdicts = {f"verdict/{verdict}": 0.0 for verdict in Verdict}
     verdicts |= {"verdict/correct": 1 / 5, "verdict/wrong": 3 / 5, "verdict/no_answer": 1 / 5}
     assert found == pytest.approx(expected | verdicts)
+
+
+def test_failures_of_ours_are_counted_beside_what_was_graded():
+    right, wrong = (1.0, Verdict.CORRECT, 4, "stop", {}), (0.0, Verdict.WRONG, 4, "stop", {})
+    broken = (0.0, Verdict.GRADER_ERROR, 4, "stop", {})
+    groups = [scored("sum", right, wrong, broken), scored("sum", right, broken, broken)]
+    found = collection_metrics(groups)
+    assert found["verdict/grader_error"] == 3 / 6
+    assert found["rollouts/dropped_groups"] == 1  # one member is no group
+    assert found["reward/mean"] == 1 / 2  # of the two graded in the group that stays
+    assert found["reward/no_signal_frac"] == 0
+
+
+def test_a_sampler_that_forgets_a_request_is_our_bug():
+    def lose_one(requests):
+        requests.pop()
+
+    with pytest.raises(AssertionError, match="left 1 requests without a completion"):
+        collect(collector(order=lose_one))
