@@ -193,7 +193,7 @@ def test_a_version_the_engine_does_not_have_yet(engine: Engine):
     late = Request(
         id="late", token_ids=(3, 4), sampling=Sampling(), seed=0, min_version=engine.version + 1
     )
-    with pytest.raises(AssertionError, match=f"needs version {engine.version + 1}"):
+    with pytest.raises(AssertionError, match="needs a newer version"):
         list(engine.sample([*make_requests(4), late]))
     assert len(sample(engine, make_requests(4))) == 4  # those before it were aborted
 
