@@ -21,15 +21,16 @@ def quickstart() -> RunConfig:
     """GRPO on arithmetic with an instruct model of 135M, on two CPU cores in minutes."""
     return RunConfig(
         model=DEFAULT_MODEL,
-        task=Arithmetic(),
+        task=Arithmetic(add_max=45),
         train=TrainConfig(
-            num_rounds=40,
+            num_rounds=24,
             problems_per_round=16,
             group_size=16,
             max_tokens=((0, 24),),
-            save_every=20,
+            save_every=8,
+            keep_last=1,
         ),
-        optimizer=OptimizerConfig(learning_rate=2e-5),
+        optimizer=OptimizerConfig(learning_rate=4e-5),
         packing=PackingConfig(normalise="token"),
         loss=LossConfig(clip_high=0.28),
         policy=PolicyConfig(micro_batch_tokens=1024),
