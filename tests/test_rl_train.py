@@ -1,0 +1,92 @@
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+
+from rl.run_folder import RunFolder
+from rl.train import (
+    TrainConfig,
+    best_checkpoint,
+    is_due,
+    is_reference_due,
+    minibatches,
+    rate_at,
+    sampling_at,
+)
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """Stands for a group where only its identity matters."""
+
+    index: int
+
+
+@pytest.mark.parametrize(("updates", "limit"), [(0, 64), (8_199, 64), (8_200, 128), (9_000, 128)])
+def test_the_token_limit_follows_its_schedule(updates, limit):
+    config = TrainConfig(max_tokens=((0, 64), (8_200, 128)), temperature=0.9)
+    sampling = sampling_at(config, updates)
+    assert (sampling.max_tokens, sampling.temperature) == (limit, 0.9)
+    assert (sampling.top_p, sampling.top_k) == (1.0, -1)
+
+
+def test_minibatches_are_whole_groups_each_once_in_nearly_equal_shares():
+    groups = [Numbered(i) for i in range(10)]
+    config = TrainConfig(updates_per_round=4, seed=3)
+    shares = minibatches(groups, config, index=5)
+    assert [len(share) for share in shares] == [2, 3, 2, 3]
+    assert sorted(g.index for share in shares for g in share) == list(range(10))
+    assert shares == minibatches(groups, config, index=5)
+    assert shares != minibatches(groups, config, index=6)
+
+
+def test_one_update_a_round_keeps_the_draw_order():
+    groups = [Numbered(i) for i in range(5)]
+    assert minibatches(groups, TrainConfig(updates_per_round=1), index=0) == [groups]
+
+
+def test_fewer_groups_than_updates_make_fewer_updates():
+    groups = [Numbered(0), Numbered(1)]
+    assert [len(s) for s in minibatches(groups, TrainConfig(updates_per_round=16), 0)] == [1, 1]
+
+
+def test_the_reference_is_due_at_the_first_round_after_each_multiple():
+    # 16 updates a round, every 40 updates: 40 is met at 48, 80 at 80, 120 at 128.
+    run = SimpleNamespace(
+        loss=SimpleNamespace(reference_every=40), config=SimpleNamespace(updates_per_round=16)
+    )
+    due = [updates for updates in range(0, 145, 16) if is_reference_due(run, updates)]
+    assert due == [48, 80, 128]
+
+
+def test_the_papers_reference_is_due_every_25_rounds():
+    run = SimpleNamespace(
+        loss=SimpleNamespace(reference_every=400), config=SimpleNamespace(updates_per_round=16)
+    )
+    assert [u for u in range(0, 1300, 16) if is_reference_due(run, u)] == [400, 800, 1200]
+
+
+def test_the_rate_is_that_of_the_runs_schedule():
+    settings = SimpleNamespace(
+        learning_rate=1.0, warmup_updates=4, schedule="constant", final_learning_rate_frac=0.1
+    )
+    run = SimpleNamespace(
+        config=TrainConfig(num_rounds=10, updates_per_round=2),
+        policy=SimpleNamespace(optimizer=SimpleNamespace(config=settings)),
+    )
+    assert [rate_at(run, u) for u in (0, 1, 3, 4, 19)] == [0.25, 0.5, 1.0, 1.0, 1.0]
+
+
+def test_every_third_round_is_due():
+    assert [done for done in range(1, 8) if is_due(3, done)] == [3, 6]
+    assert not is_due(0, 5)
+
+
+def test_the_best_checkpoint_is_the_earliest_of_the_highest(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", "model: tiny\n", {})
+    assert best_checkpoint(folder) is None
+    for index, score in ((2, 0.3), (4, 0.6), (6, 0.6)):
+        (folder.path / "checkpoints" / f"round-{index:06d}").mkdir()
+        folder.write_eval(f"round-{index:06d}", {"pass_at_1": score})
+    (folder.path / "checkpoints" / "round-000008").mkdir()
+    assert best_checkpoint(folder) == "round-000004"
