@@ -8,6 +8,7 @@ hash of the float32 masters.
 import argparse
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+KILLS_A_RUN = 10
 UNEQUAL_BY_NATURE = ("time/", "memory/")
 FIELDS = {
     "train.num-rounds": "6",
@@ -140,12 +142,11 @@ def main() -> None:
         kills, runs, unequal = 0, 0, []
         while kills < arguments.kills:
             folder = Path(base) / f"run-{runs}"
-            while kills < arguments.kills and kill_once(
-                folder, random.uniform(0.0, whole_s), arguments.model
-            ):
-                kills += 1
+            for _ in range(min(KILLS_A_RUN, arguments.kills - kills)):
+                kills += kill_once(folder, random.uniform(0.0, whole_s / 2), arguments.model)
             finish(folder, arguments.model)
             found = differences(never, folder)
+            shutil.rmtree(folder)
             runs += 1
             unequal += [f"run {runs}: {line}" for line in found]
             print(f"{kills} kills, {runs} runs finished, {len(unequal)} differences", flush=True)
