@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from types import TracebackType
 
 from rich.console import Console
@@ -31,7 +30,7 @@ class Progress:
             disable=not sys.stdout.isatty(),
         )
         self._task = self._bar.add_task("start", total=num_rounds)
-        self._phase, self._since = "", time.perf_counter()
+        self._phase = ""
 
     def __enter__(self) -> "Progress":
         self._bar.start()
@@ -55,13 +54,11 @@ class Progress:
         sampled, trained = metrics["rollouts/sampled_tokens"], metrics["update/trained_tokens"]
         sample_s = metrics.get("time/sample_s")
         speed = f"{sampled / sample_s:5.0f} tok/s" if sample_s else "from file  "
-        elapsed = time.perf_counter() - self._since
-        self._since = time.perf_counter()
         self._print(
             f"round {index:>4}/{self._num_rounds}  reward {metrics['reward/mean']:.3f}  "
             f"no signal {metrics['reward/no_signal_frac']:.2f}  "
             f"tokens {metrics['rollouts/mean_tokens']:5.1f}  {speed}  "
-            f"trained {trained:6.0f}  {elapsed:5.1f} s"
+            f"trained {trained:6.0f}  {metrics['time/round_s']:5.1f} s"
         )
         self._bar.update(self._task, completed=index)
 
