@@ -30,7 +30,7 @@ class Progress:
             disable=not sys.stdout.isatty(),
         )
         self._task = self._bar.add_task("start", total=num_rounds)
-        self._phase = ""
+        self._phase = self._last = ""
 
     def __enter__(self) -> "Progress":
         self._bar.start()
@@ -43,7 +43,7 @@ class Progress:
 
     def phase(self, name: str) -> None:
         """Show the phase; outside a terminal only those before and after the rounds."""
-        self._bar.update(self._task, description=f"{name:<10}")
+        self._bar.update(self._task, description=f"{name:<10} {self._last}")
         if name != self._phase and not name.isalpha():
             self._print(f"{name} ...")
         self._phase = name
@@ -60,6 +60,7 @@ class Progress:
             f"tokens {metrics['rollouts/mean_tokens']:5.1f}  {speed}  "
             f"trained {trained:6.0f}  {metrics['time/round_s']:5.1f} s"
         )
+        self._last = f"reward {metrics['reward/mean']:.2f}  {speed.strip()}"
         self._bar.update(self._task, completed=index)
 
     def _print(self, line: str) -> None:
