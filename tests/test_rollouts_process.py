@@ -11,11 +11,19 @@ from rollouts import process
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ("PATH", "HOME", "LANG")  # a child's environment without any of the settings
+NO_ALLOCATOR = Path("/absent/libtcmalloc_minimal.so.4")  # whether or not this machine has one
 
 
 @pytest.fixture
 def openmp(tmp_path: Path) -> Path:
     library = tmp_path / "libiomp5.so"
+    library.touch()
+    return library
+
+
+@pytest.fixture
+def allocator(tmp_path: Path) -> Path:
+    library = tmp_path / "libtcmalloc_minimal.so.4"
     library.touch()
     return library
 
@@ -39,13 +47,18 @@ def run_script(folder: Path, body: str, **variables: str) -> tuple[int, str, str
     return len((folder / "starts").read_text()), done.stdout, done.stderr
 
 
-def test_two_cores_without_a_gpu(openmp: Path):
-    assert process.required_environment({}, cuda=False, cpus=[0, 1], openmp=openmp) == {
+def test_two_cores_without_a_gpu(openmp: Path, allocator: Path):
+    required = process.required_environment(
+        {}, cuda=False, cpus=[0, 1], openmp=openmp, allocator=allocator
+    )
+    assert required == {
         "OMP_NUM_THREADS": "2",
         "VLLM_CPU_OMP_THREADS_BIND": "0-1",
-        "LD_PRELOAD": str(openmp),
+        "MALLOC_MMAP_THRESHOLD_": "33554432",  # 32 MiB = 2**25 bytes
+        "MALLOC_TRIM_THRESHOLD_": "1099511627776",  # 2**40 bytes: never
+        "LD_PRELOAD": f"{allocator}:{openmp}",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_LOGGING_LEVEL": "ERROR",
         "TOKENIZERS_PARALLELISM": "false",
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
@@ -55,7 +68,8 @@ def test_two_cores_without_a_gpu(openmp: Path):
 
 def test_on_a_gpu_threads_are_left_alone(openmp: Path):
     required = process.required_environment({}, cuda=True, cpus=[0, 1], openmp=openmp)
-    assert not {"OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND", "LD_PRELOAD"} & set(required)
+    cpu_only = {"OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND", "LD_PRELOAD", *process.ALLOCATOR}
+    assert not cpu_only & set(required)
     assert required["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
 
 
@@ -64,6 +78,7 @@ def test_what_the_user_chose_is_kept_except_the_engine_in_another_process(openmp
         "OMP_NUM_THREADS": "3",
         "VLLM_LOGGING_LEVEL": "DEBUG",
         "DO_NOT_TRACK": "0",
+        "MALLOC_TRIM_THRESHOLD_": "1000",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
     }
     required = process.required_environment(chosen, cuda=False, cpus=[0, 2, 4, 6], openmp=openmp)
@@ -71,6 +86,8 @@ def test_what_the_user_chose_is_kept_except_the_engine_in_another_process(openmp
     assert required["VLLM_CPU_OMP_THREADS_BIND"] == "0,2,4"  # the first three of the four
     assert required["VLLM_LOGGING_LEVEL"] == "DEBUG"
     assert required["DO_NOT_TRACK"] == "0"
+    assert required["MALLOC_TRIM_THRESHOLD_"] == "1000"
+    assert required["MALLOC_MMAP_THRESHOLD_"] == "33554432"
     assert required["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
     bound = {"VLLM_CPU_OMP_THREADS_BIND": "5"}
     required = process.required_environment(bound, cuda=False, cpus=[0, 1], openmp=openmp)
@@ -111,7 +128,9 @@ def test_the_one_thread_of_torchrun_is_not_a_choice():
 def test_preloaded_libraries_are_kept_and_openmp_is_preloaded_once(openmp: Path):
     def preload(existing: str, library: Path = openmp) -> str | None:
         environ = {"LD_PRELOAD": existing}
-        required = process.required_environment(environ, cuda=False, cpus=[0], openmp=library)
+        required = process.required_environment(
+            environ, cuda=False, cpus=[0], openmp=library, allocator=NO_ALLOCATOR
+        )
         return required.get("LD_PRELOAD")
 
     assert preload("/lib/a.so:/lib/b.so") == f"{openmp}:/lib/a.so:/lib/b.so"
@@ -120,6 +139,31 @@ def test_preloaded_libraries_are_kept_and_openmp_is_preloaded_once(openmp: Path)
     # vLLM refuses to run with two OpenMP libraries, so the user's stays alone.
     assert preload("/lib/libgomp.so.1") == "/lib/libgomp.so.1"
     assert preload("", Path("/absent/libiomp5.so")) is None
+
+
+def test_the_allocator_is_preloaded_where_there_is_one_and_none_is_chosen(
+    openmp: Path, allocator: Path
+):
+    def preload(existing: str, library: Path = allocator) -> str | None:
+        environ = {"LD_PRELOAD": existing}
+        required = process.required_environment(
+            environ, cuda=False, cpus=[0], openmp=openmp, allocator=library
+        )
+        return required.get("LD_PRELOAD")
+
+    assert preload("") == f"{allocator}:{openmp}"
+    assert preload(f"{openmp}:/lib/a.so") == f"{allocator}:{openmp}:/lib/a.so"
+    assert preload("/opt/libjemalloc.so.2") == f"{openmp}:/opt/libjemalloc.so.2"
+    assert preload(f"{allocator}:{openmp}") == f"{allocator}:{openmp}"
+    assert preload("", NO_ALLOCATOR) == str(openmp)
+
+
+def test_the_allocator_by_default_is_the_systems_own(openmp: Path):
+    required = process.required_environment({}, cuda=False, cpus=[0], openmp=openmp)
+    system = process.tcmalloc()
+    expected = [str(path) for path in (system, openmp) if path.is_file()]
+    assert system.name == "libtcmalloc_minimal.so.4"
+    assert required["LD_PRELOAD"] == ":".join(expected)
 
 
 def test_settings_once_applied_are_complete(openmp: Path):
@@ -176,12 +220,18 @@ def test_a_setting_that_does_not_stick_cannot_loop(tmp_path: Path):
 def test_under_a_launcher_it_says_what_to_export_and_goes_on(tmp_path: Path):
     body = (
         "from pathlib import Path\n"
+        "from rollouts import process\n"
+        "process.tcmalloc = lambda: Path('lib/libtcmalloc.so')\n"
         "sys.prefix = '.'; Path('lib').mkdir(); Path('lib/libiomp5.so').touch()\n"
         "prepare_process()\nprint(os.environ['VLLM_ENABLE_V1_MULTIPROCESSING'])\n"
     )
     starts, printed, errors = run_script(tmp_path, body, RANK="0", CUDA_VISIBLE_DEVICES="")
     assert (starts, printed) == (1, "0\n")
-    assert errors.endswith("\nexport LD_PRELOAD=lib/libiomp5.so\n")
+    assert errors.splitlines()[1:] == [
+        "export MALLOC_MMAP_THRESHOLD_=33554432",
+        "export MALLOC_TRIM_THRESHOLD_=1099511627776",
+        "export LD_PRELOAD=lib/libiomp5.so",
+    ]
 
 
 def test_a_function_called_with_other_arguments_does_not_restart_its_caller(tmp_path: Path):
@@ -198,4 +248,4 @@ def test_the_module_prints_lines_for_a_shell():
     done = subprocess.run(
         ["sh", "-c", line], cwd=ROOT, env=environ, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "1 WARNING\n"
+    assert done.stdout == "1 ERROR\n"
