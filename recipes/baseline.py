@@ -6,12 +6,15 @@ with the same sampling and the same lenient extraction (the last number in the t
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from eval.evaluate import EvalConfig, EvalResult
 from rewards.problem import Problem
 
 NUM_EXAMPLES = 4
+ROOM_TOKENS = 160
+"""More than training's longest prompt that a way to ask may take; the engine is built for it."""
 Ask = Callable[[Problem, list[Problem]], Problem]
 
 
@@ -47,19 +50,31 @@ def best_prompt(
     test: EvalConfig,
     data: Any,
     sample: Callable[..., EvalResult],
+    max_tokens: int | None = None,
 ) -> EvalResult:
-    """Choose among `ASKS` on the validation split, then measure the choice on the test split."""
+    """Choose among `ASKS` on the validation split, then measure the choice on the test split.
+
+    A way to ask whose prompt and completion are longer than the engine's `max_tokens` (by default
+    what `ROOM_TOKENS` allows) is left out; that of training is always tried.
+    """
     examples = data.problems["train"][:: max(1, len(data.problems["train"]) // NUM_EXAMPLES)]
     examples = examples[:NUM_EXAMPLES]
+    completion = max(validation.max_tokens, test.max_tokens)
+    if max_tokens is None:
+        max_tokens = data.longest_prompt() + ROOM_TOKENS + completion
+
+    def rendered(problem: Problem, ask: Ask) -> tuple[int, ...]:
+        return data.renderer.ids(ask(problem, examples))
 
     def measured(config: EvalConfig, ask: Ask) -> EvalResult:
-        def render(problem: Problem) -> tuple[int, ...]:
-            return data.renderer.ids(ask(problem, examples))
-
         label = f"base, {ask.__name__.replace('_', ' ')}"
-        return sample(config, data.selected(config), label, render)
+        return sample(config, data.selected(config), label, partial(rendered, ask=ask))
 
-    asks = ASKS if data.renderer.config.template == "chat" else ASKS[:2]
+    problems = [*data.selected(validation), *data.selected(test)]
+    asks = [as_trained]
+    for ask in ASKS[1:] if data.renderer.config.template == "chat" else ASKS[1:2]:
+        if max(len(rendered(p, ask)) for p in problems) + completion <= max_tokens:
+            asks.append(ask)
     best = max(asks, key=lambda ask: measured(validation, ask).pass_at_1)
     return measured(test, best)
 

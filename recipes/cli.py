@@ -1,24 +1,36 @@
 """The command line of every training recipe: preset, --config, --resume and fields.
 
 `python -m recipes.NAME [PRESET] [--config FILE | --resume FOLDER] [--run-folder FOLDER]
-[field:choice] [--field.sub value]`. A user's mistake ends with one line and exit code 2.
+[task:KIND] [--field.sub value]`. A user's mistake ends with one line and exit code 2. A mixture
+of tasks is given in a file only.
 """
 
+import contextlib
+import errno
+import io
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 USER_ERROR = 2
+FOLDERS = ("--config", "--resume", "--run-folder")
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_PLACE = (errno.EACCES, errno.EROFS, errno.ENOTDIR)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
     """What the command line asked for, before any field was read."""
 
+    program: str
+    """What a person types before the arguments: python -m recipes.NAME."""
     preset: str
     config: Path | None
     resume: Path | None
@@ -32,8 +44,7 @@ def main(name: str, about: str, default_preset: str) -> None:
 
     prepare_process()
     print(about, flush=True)
-    argv = sys.argv[1:]
-    sys.exit(guarded(lambda: _train(name, default_preset, argv)))
+    sys.exit(guarded(lambda: start(name, default_preset, sys.argv[1:])))
 
 
 def guarded(action: Callable[[], None]) -> int:
@@ -43,22 +54,39 @@ def guarded(action: Callable[[], None]) -> int:
     """
     try:
         action()
-    except _mistakes() as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-        return USER_ERROR
     except KeyboardInterrupt:
         print("stopped at once; what was written is whole", file=sys.stderr)
         return 130
-    except OSError as error:
-        if error.errno != 28:
+    except Exception as error:
+        line = _remedy(error)
+        if line is None:
             raise
-        print(
-            f"error: the disk is full ({error.filename}): free some space, then --resume; "
-            "the last checkpoint is whole",
-            file=sys.stderr,
-        )
+        print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
         return USER_ERROR
     return 0
+
+
+def _remedy(error: Exception) -> str | None:
+    """What to tell a person about an error that a person can mend; None for any other."""
+    if isinstance(error, _mistakes()):
+        return str(error)
+    named = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+    number = _system_error(error)
+    if number in NO_ROOM:
+        return (
+            f"the disk is full{named}: free some space, then --resume; the last checkpoint is whole"
+        )
+    if number in NO_PLACE:
+        return f"{os.strerror(number)}{named}: choose another --run-folder"
+    return None
+
+
+def _system_error(error: Exception) -> int | None:
+    """The errno of an error; safetensors, written in Rust, tells it in words only."""
+    if isinstance(error, OSError):
+        return error.errno
+    told = re.search(r"\(os error (\d+)\)", str(error))
+    return int(told[1]) if told and type(error).__name__ == "SafetensorError" else None
 
 
 def _mistakes() -> tuple[type[Exception], ...]:
@@ -81,19 +109,20 @@ def split_command(
     Raises ValueError for an unknown preset (with the nearest), or --config beside --resume.
     """
     rest = list(argv)
-    taken = {flag: _take(rest, flag) for flag in ("--config", "--resume", "--run-folder")}
+    taken = {flag: _take(rest, flag) for flag in FOLDERS}
     preset = default_preset
     if rest and not rest[0].startswith("-") and ":" not in rest[0]:
         preset = rest.pop(0)
     if preset not in known:
-        near = get_close_matches(preset, known, n=1) or [default_preset]
+        near = (get_close_matches(preset, known, n=1) or [default_preset])[0]
         raise ValueError(
-            f"unknown preset {preset!r}: one of {', '.join(known)} is meant, perhaps {near[0]}"
+            f"unknown preset {preset!r}; did you mean {near!r}? Presets are {', '.join(known)}"
         )
     if taken["--config"] and taken["--resume"]:
         raise ValueError("give --config or --resume, not both: a resumed run has its own config")
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     return Command(
+        program=f"python -m recipes.{name}",
         preset=preset,
         config=Path(taken["--config"]) if taken["--config"] else None,
         resume=Path(taken["--resume"]) if taken["--resume"] else None,
@@ -114,7 +143,8 @@ def _take(argv: list[str], flag: str) -> str | None:
     return None
 
 
-def _train(name: str, default_preset: str, argv: Sequence[str]) -> None:
+def start(name: str, default_preset: str, argv: Sequence[str]) -> None:
+    """What `main` guards: from the arguments to a finished run. Raises what says what to do."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: this version trains in one process; "
@@ -124,19 +154,23 @@ def _train(name: str, default_preset: str, argv: Sequence[str]) -> None:
 
     command = split_command(argv, name, default_preset, list(PRESETS))
     config = read_config(command)
+    from recipes.preflight import check_folder
+
+    resume = command.resume is not None
+    folder = command.resume or command.run_folder
+    check_folder(folder, resume=resume)
     from recipes.launch import launch
 
-    launch(config, command.resume or command.run_folder, resume=command.resume is not None)
+    launch(config, folder, resume=resume)
 
 
-def read_config(command: Command):
+def read_config(command: Command) -> Any:
     """The whole config: preset, file or resumed run, then the fields of the command line.
 
-    Raises ValueError if a resumed run's config would differ, naming the fields.
+    Raises ValueError for a field that is not there, naming the nearest, for a value of another
+    type, and if a resumed run's config would differ, naming the fields.
     """
-    import tyro
-
-    from recipes.config import RunConfig, differences, from_yaml
+    from recipes.config import differences, from_yaml
     from recipes.presets import PRESETS
 
     default = PRESETS[command.preset]()
@@ -145,19 +179,89 @@ def read_config(command: Command):
     if command.resume:
         file = command.resume / "config.yaml"
         default = from_yaml(_text(file), str(file))
-    config = tyro.cli(
-        RunConfig,
-        args=command.fields,
-        default=default,
-        prog="python -m recipes.r1_zero",
-        config=(tyro.conf.CascadeSubcommandArgs,),
-    )
+    config = _with_fields(default, command)
     if command.resume and (changed := differences(default, config)):
         raise ValueError(
             f"a resumed run keeps its config; these fields differ (run, asked): {'; '.join(changed)}. "
             "Leave them out, or start a new run"
         )
     return config
+
+
+def _with_fields(default: Any, command: Command) -> Any:
+    """`default` changed by the fields of the command line; tyro reads these, and answers --help.
+
+    tyro cannot build a mixture: it sees one task, and the mixture is put back if none was named.
+    The task's kind comes first, so that the task's fields are known wherever they stand.
+    """
+    import tyro
+
+    from recipes.config import Arithmetic, Mixture, OneTaskConfig, RunConfig
+
+    words = sorted(command.fields, key=lambda word: not word.startswith("task:"))
+    shown, kept = default.task, None
+    if isinstance(default.task, Mixture):
+        shown = Arithmetic()
+        kept = None if words and words[0].startswith("task:") else default.task
+    if kept and (word := next((w for w in words if w.startswith("--task.")), None)):
+        raise ValueError(f"{word}: the tasks of a mixture are set in the file that names them")
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            config, unknown = tyro.cli(
+                OneTaskConfig,
+                args=words,
+                default=_as(OneTaskConfig, default, shown),
+                prog=command.program,
+                description=f"Defaults are those of the preset {command.preset}. Before the fields: "
+                "[PRESET] [--config FILE | --resume FOLDER] [--run-folder FOLDER].",
+                config=(tyro.conf.CascadeSubcommandArgs,),
+                return_unknown_args=True,
+            )
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        raise ValueError(f"{_told(told.getvalue())}; see {command.program} --help") from stop
+    if unknown:
+        raise ValueError(_unknown(unknown, config))
+    return _as(RunConfig, config, kept or config.task)
+
+
+def _as(cls: type, config: Any, task: Any) -> Any:
+    values = {field.name: getattr(config, field.name) for field in fields(config)}
+    return cls(**values | {"task": task})
+
+
+def _told(box: str) -> str:
+    """The first part of one of tyro's boxes, as one line."""
+    lines = [line.strip(" \u2502") for line in box.splitlines()[1:]]
+    first = takewhile(lambda line: line and line[0] not in "\u2500\u2570", lines)
+    return " ".join(" ".join(first).split())
+
+
+def _unknown(words: Sequence[str], config: Any) -> str:
+    """What is wrong with arguments that no field takes, and the nearest name."""
+    from recipes.config import TASKS, flags, nearest
+
+    word = next((w for w in words if w.startswith("--")), words[0])
+    if word.startswith("task:"):
+        if word == "task:mixture":
+            return "a mixture is given in a file only: --config FILE, as in a run's config.yaml"
+        if word[5:] in TASKS:
+            return f"{word}: a run has one task, and another was named before"
+        near = nearest(word[5:], TASKS) or "arithmetic"
+        return f"unknown task {word!r}; did you mean 'task:{near}'? Tasks are {', '.join(TASKS)}"
+    if not word.startswith("--"):
+        return f"{word!r} belongs to no field; fields are given as --name value, switches as --name or --no-name"
+    name = word.partition("=")[0].replace("_", "-")
+    known = flags(config)
+    if name in known:
+        return f"{name} cannot be given here: write it into a file for --config"
+    if name in FOLDERS:
+        return f"{name} is given twice"
+    known += FOLDERS
+    near = nearest(name, known)
+    return f"unknown field {name}; " + (f"did you mean {near}?" if near else "--help lists all")
 
 
 def _text(path: Path) -> str:

@@ -1,10 +1,10 @@
 """Everything a run is told, as one frozen dataclass, and its way to YAML and back."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any, Literal
 
 import dacite
@@ -22,13 +22,14 @@ from rollouts.sampler import EngineConfig
 from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown
 from rollouts.tasks.jsonl import Jsonl
-from rollouts.tasks.mixture import Mixture
+from rollouts.tasks.mixture import Mixture, SingleTask, TaskConfig
 
-TaskConfig = Arithmetic | Countdown | Jsonl | Mixture
 TASKS = {"arithmetic": Arithmetic, "countdown": Countdown, "jsonl": Jsonl, "mixture": Mixture}
 
 FREE_FIELDS = ("stop_after", "train.keep_last")
 """May differ when a run is resumed: they change no number."""
+
+_SCIENTIFIC = re.compile(r"[-+]?[0-9]+e[-+]?[0-9]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +61,16 @@ class RunConfig:
     """Stop cleanly after this long, such as 3h50m, for batch queues; --resume continues."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class OneTaskConfig(RunConfig):
+    """What a command line can spell out: everything but a mixture of tasks."""
+
+    task: SingleTask = field(default_factory=Arithmetic)
+
+
 def to_yaml(config: RunConfig) -> str:
     """The resolved config; a task is written with its kind, so that it reads back as itself."""
-    values = json.loads(json.dumps(asdict(config), default=str))
+    values = json.loads(json.dumps(asdict(config)))
     values["task"] = _task_values(config.task)
     return yaml.safe_dump(values, sort_keys=False)
 
@@ -72,16 +80,17 @@ def from_yaml(text: str, name: str) -> RunConfig:
 
     Raises ValueError naming an unknown field and the nearest one, or the field of a wrong type.
     """
-    values = yaml.safe_load(text)
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        line = f", line {place.line + 1}" if place else ""
+        raise ValueError(f"{name}{line}: no YAML ({getattr(error, 'problem', error)})") from error
     if not isinstance(values, dict):
         raise ValueError(f"{name} holds no fields; write it as the config.yaml of a run folder")
     if "task" in values:
-        values["task"] = _task_of(values["task"], name)
-    _refuse_unknown(RunConfig, values, name)
-    try:
-        return dacite.from_dict(RunConfig, values, config=dacite.Config(cast=[tuple], strict=True))
-    except (dacite.DaciteError, TypeError) as error:
-        raise ValueError(f"{name}: {error}") from error
+        values = {**values, "task": _task_of(values["task"], f"{name}: task")}
+    return _build(RunConfig, values, name)
 
 
 def differences(left: RunConfig, right: RunConfig) -> list[str]:
@@ -93,6 +102,25 @@ def differences(left: RunConfig, right: RunConfig) -> list[str]:
         for path in paths
         if a.get(path) != b.get(path) and path not in FREE_FIELDS
     ]
+
+
+def flags(config: RunConfig) -> list[str]:
+    """Every field as the command line writes it: --train.num-rounds; switches with their --no-."""
+    names = []
+    for path, value in _flat(asdict(config)).items():
+        parent, dot, last = path.replace("_", "-").rpartition(".")
+        names += [f"--{parent}{dot}{last}"]
+        names += [f"--{parent}{dot}no-{last}"] if isinstance(value, bool) else []
+    return names
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known name that was meant, or None if none is near.
+
+    Example: `nearest("--train.num-round", flags(config))` is "--train.num-rounds".
+    """
+    found = get_close_matches(word, list(known), n=1)
+    return found[0] if found else None
 
 
 def _plain(config: RunConfig) -> dict[str, Any]:
@@ -109,34 +137,64 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _task_values(task: TaskConfig) -> dict[str, Any]:
     kind = next(name for name, cls in TASKS.items() if type(task) is cls)
-    values = json.loads(json.dumps(asdict(task), default=str))
+    values = json.loads(json.dumps(asdict(task)))
     if isinstance(task, Mixture):
         values["tasks"] = [_task_values(part) for part in task.tasks]
     return {"kind": kind, **values}
 
 
-def _task_of(values: Any, name: str) -> TaskConfig:
-    kind = values.get("kind") if isinstance(values, dict) else None
-    if kind not in TASKS:
-        near = get_close_matches(str(kind), TASKS, n=1) or ["arithmetic"]
+def _task_of(values: Any, place: str) -> TaskConfig:
+    kind = values.get("kind") if isinstance(values, dict) else values
+    if kind not in TASKS or not isinstance(values, dict):
+        near = nearest(str(kind), TASKS) or "arithmetic"
         raise ValueError(
-            f"{name}: task.kind is {kind!r}; one of {', '.join(TASKS)} is meant, perhaps {near[0]}"
+            f"{place}.kind is {kind!r}; one of {', '.join(TASKS)} is meant, perhaps {near}: "
+            f"write it as {{kind: {near}}}"
         )
     values = {key: value for key, value in values.items() if key != "kind"}
-    if kind == "mixture":
-        values["tasks"] = tuple(_task_of(part, name) for part in values.get("tasks", ()))
-    _refuse_unknown(TASKS[kind], values, f"{name}: task")
-    return dacite.from_dict(
-        TASKS[kind], values, config=dacite.Config(cast=[tuple, Path], strict=True)
-    )
+    if kind == "mixture" and isinstance(values.get("tasks"), list):
+        parts = enumerate(values["tasks"])
+        values["tasks"] = tuple(_task_of(part, f"{place}.tasks[{i}]") for i, part in parts)
+    return _build(TASKS[kind], values, place)
 
 
-def _refuse_unknown(cls: type, values: Mapping[str, Any], name: str) -> None:
+def _build(cls: type, values: dict[str, Any], place: str) -> Any:
+    """An instance of `cls` from plain values; every mistake becomes a ValueError with its place."""
+    checked = _checked(cls, values, place)
+    try:
+        return dacite.from_dict(cls, checked, dacite.Config(type_hooks={float: _number}))
+    except dacite.MissingValueError as error:
+        raise ValueError(f"{place}: field {error.field_path!r} is missing") from error
+    except dacite.WrongTypeError as error:
+        kind = error.field_type
+        wanted = kind.__name__ if type(kind) is type else str(kind).replace("typing.", "")
+        raise ValueError(
+            f"{place}: field {error.field_path!r} is {error.value!r}; {wanted} is needed"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+
+
+def _checked(cls: type, values: Mapping[Any, Any], place: str, prefix: str = "") -> dict[str, Any]:
+    """The values with lists as tuples; raises ValueError for a name that `cls` does not have."""
     known = {f.name: f.type for f in fields(cls)}
+    checked: dict[str, Any] = {}
     for key, value in values.items():
         if key not in known:
-            near = get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; it has {', '.join(known)}"
-            raise ValueError(f"{name}: unknown field {key!r}{hint}")
-        if isinstance(known[key], type) and is_dataclass(known[key]) and isinstance(value, dict):
-            _refuse_unknown(known[key], value, f"{name}: {key}")
+            near = nearest(str(key), known)
+            hint = f"did you mean {prefix + near!r}?" if near else f"it has {', '.join(known)}"
+            raise ValueError(f"{place}: unknown field {prefix + str(key)!r}; {hint}")
+        if is_dataclass(known[key]) and isinstance(value, dict):
+            checked[key] = _checked(known[key], value, place, f"{prefix}{key}.")
+        else:
+            checked[key] = _as_tuple(value)
+    return checked
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value
+
+
+def _number(value: Any) -> Any:
+    """YAML takes 1e-5 for a text, because it has no decimal point."""
+    return float(value) if isinstance(value, str) and _SCIENTIFIC.fullmatch(value) else value

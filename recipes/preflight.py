@@ -1,18 +1,83 @@
-"""What can be refused before anything heavy is loaded, and what the disk and context allow."""
+"""What can be refused before anything heavy is loaded, and what the disk and context allow.
+
+In the order of a start: the folder, the settings, the problems (none needs a model), then what
+needs the model's folder.
+"""
 
 import json
+import logging
+import math
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from safetensors import safe_open
+
+from eval.evaluate import EvalConfig
+from recipes.baseline import ROOM_TOKENS
 from recipes.config import RunConfig
+from rewards.problem import Problem
 from rl.checkpoint import checkpoint_bytes
+from rollouts.sampler import Split
+from rollouts.tasks.countdown import Countdown
+from rollouts.tasks.mixture import Mixture
+
+logger = logging.getLogger(__name__)
 
 MIN_GROUP_SIZE = 2
-ROLLOUT_BYTES_PER_TOKEN = 12
+ROLLOUT_BYTES_PER_TOKEN = 14
+"""Of a round file, for each sampled token, prompts included: measured 13.5 at 9 tokens a sample."""
+WEIGHT_BYTES = {"bfloat16": 2, "float32": 4}
+COUNTS = {
+    "train": ("num_rounds", "problems_per_round", "updates_per_round", "save_every", "keep_last"),
+    "engine": ("max_concurrent", "proof_parts"),
+    "policy": ("micro_batch_tokens",),
+    "prompts": ("max_prompt_tokens",),
+    "test": ("num_problems", "num_samples", "max_tokens"),
+    "validation": ("num_problems", "num_samples", "max_tokens"),
+}
+"""Whole numbers that must be 1 or more."""
+
+
+def check_folder(path: Path, *, resume: bool) -> None:
+    """Raise ValueError if a new run's folder exists, or a resumed one's is no run."""
+    if resume and not (path / "config.yaml").is_file():
+        raise ValueError(f"{path} is not a run folder: it holds no config.yaml")
+    if not resume and path.exists():
+        raise ValueError(
+            f"the run folder {path} exists: continue it with --resume {path}, "
+            "or choose another with --run-folder"
+        )
 
 
 def check_config(config: RunConfig) -> None:
-    """Raise ValueError for settings that cannot work together."""
+    """Raise ValueError for settings that cannot work together, and for a task without problems."""
+    for section, names in COUNTS.items():
+        for name in names:
+            value = getattr(getattr(config, section), name)
+            if value < 1:
+                raise ValueError(f"{section}.{name} is {value}: use 1 or more")
+    _check_rounds(config)
+    if config.engine.dtype != config.policy.dtype:
+        raise ValueError(
+            f"engine.dtype is {config.engine.dtype} and policy.dtype {config.policy.dtype}: both "
+            "compute with the same weights; set both to bfloat16 or both to float32"
+        )
+    for name in ("test", "validation"):
+        evaluation: EvalConfig = getattr(config, name)
+        if evaluation.k is not None and not 1 <= evaluation.k <= evaluation.num_samples:
+            raise ValueError(
+                f"{name}.k is {evaluation.k}: pass@k needs k from 1 to {name}.num_samples, "
+                f"{evaluation.num_samples}"
+            )
+    for task in config.task.tasks if isinstance(config.task, Mixture) else (config.task,):
+        # 100,000 Countdown problems take most of a minute; `check_splits` sees them later.
+        if not isinstance(task, Countdown):
+            splits: tuple[Split, ...] = ("train", "validation", "test")
+            check_splits(config, {split: task.problems(split) for split in splits}, task.name)
+
+
+def _check_rounds(config: RunConfig) -> None:
     train = config.train
     if train.group_size < MIN_GROUP_SIZE:
         raise ValueError(
@@ -24,33 +89,48 @@ def check_config(config: RunConfig) -> None:
             f"train.updates_per_round is {train.updates_per_round}, but a round has only "
             f"{train.problems_per_round} groups; each update needs a whole group"
         )
+    if not 0.0 < train.temperature < math.inf:
+        raise ValueError(
+            f"train.temperature is {train.temperature}: a group is drawn, so use more than 0"
+        )
     starts = [start for start, _ in train.max_tokens]
-    if not starts or starts[0] != 0 or starts != sorted(set(starts)):
+    rising = starts == sorted(set(starts)) and all(limit > 0 for _, limit in train.max_tokens)
+    if not starts or starts[0] != 0 or not rising:
         raise ValueError(
             f"train.max_tokens is {train.max_tokens}: pairs of (from update, limit), rising, the "
             "first from update 0"
         )
-    for name in (
-        "num_rounds",
-        "problems_per_round",
-        "updates_per_round",
-        "save_every",
-        "keep_last",
-    ):
-        if getattr(train, name) < 1:
-            raise ValueError(f"train.{name} is {getattr(train, name)}: use 1 or more")
+
+
+def check_splits(config: RunConfig, problems: Mapping[Split, Sequence[Problem]], name: str) -> None:
+    """Raise ValueError if a split that the run needs has no problems; `name` is the task's."""
+    needed: set[Split] = {"train", config.test.split}
+    if config.best_prompt or config.train.evaluate_every:
+        needed.add(config.validation.split)
+    counts = ", ".join(f"{split} {len(rows)}" for split, rows in problems.items())
+    for split in sorted(needed):
+        if not problems[split]:
+            raise ValueError(
+                f"no problems in the {split} split of {name} ({counts}): give it more problems, "
+                "widen its ranges, or raise prompts.max_prompt_tokens"
+            )
 
 
 def check_lengths(config: RunConfig, model: Path, longest_prompt: int) -> int:
-    """The longest sequence in tokens; raises ValueError if the context or a micro-batch is smaller."""
+    """The longest sequence in tokens that the engine must hold, prompt and completion together.
+
+    With `best_prompt` other ways to ask have `ROOM_TOKENS` more, as far as the context goes.
+    Raises ValueError if the model's context or a micro-batch is smaller than a sequence.
+    """
     limits = [limit for _, limit in config.train.max_tokens]
     longest = longest_prompt + max(*limits, config.test.max_tokens, config.validation.max_tokens)
-    context = _text_config(model).get("max_position_embeddings", longest)
+    room = longest + ROOM_TOKENS * config.best_prompt
+    context = _text_config(model).get("max_position_embeddings", room)
     if longest > context:
         raise ValueError(
             f"the longest prompt has {longest_prompt} tokens and with its completion {longest}, "
             f"more than the model's context of {context}: lower prompts.max_prompt_tokens or "
-            "train.max_tokens"
+            "the max_tokens of train, test and validation"
         )
     trained = longest_prompt + max(limits)
     if config.policy.micro_batch_tokens < trained:
@@ -58,27 +138,61 @@ def check_lengths(config: RunConfig, model: Path, longest_prompt: int) -> int:
             f"policy.micro_batch_tokens is {config.policy.micro_batch_tokens}, less than one "
             f"sequence of {trained} tokens: raise it to {trained}"
         )
-    return longest + 160 * config.best_prompt
+    return min(context, room)
 
 
 def check_room(config: RunConfig, model: Path, path: Path) -> None:
-    """Raise ValueError if the run's checkpoints and rollouts do not fit on the disk."""
-    weights = sum(file.stat().st_size for file in model.glob("*.safetensors"))
-    itemsize = 4 if _text_config(model).get("dtype") == "float32" else 2
-    reference = config.loss.kl_coefficient > 0
-    one = checkpoint_bytes(weights // itemsize, reference=reference, itemsize=itemsize)
-    train = config.train
-    tokens = train.num_rounds * train.problems_per_round * train.group_size
-    tokens *= max(limit for _, limit in train.max_tokens)
-    needed = one * (train.keep_last + 2) + weights + tokens * ROLLOUT_BYTES_PER_TOKEN
+    """Raise ValueError if the run's checkpoints do not fit on the disk; warn of its rollouts.
+
+    The size of a checkpoint is known to the byte, so it is refused. That of the rollouts is not:
+    completions are mostly far shorter than their limit (the limits of the paper's recipe come to
+    3 TB), so a refusal would stop runs that fit. A disk that does fill loses nothing: the run ends
+    with one line and resumes once there is room.
+    """
+    one = checkpoint_bytes(
+        num_parameters(model),
+        reference=config.loss.kl_coefficient > 0,
+        itemsize=WEIGHT_BYTES[config.policy.dtype],
+    )
+    # While one is written: those kept, the best, and itself. The final folder is smaller.
+    count = config.train.keep_last + 2
+    held = sum(f.stat().st_size for f in path.glob("checkpoints/**/*") if f.is_file())
     parent = next(p for p in (path, *path.absolute().parents) if p.exists())
     free = shutil.disk_usage(parent).free
+    needed = one * count - held
     if needed > free:
         raise ValueError(
-            f"the run needs up to {needed / 2**30:.1f} GiB ({train.keep_last + 2} checkpoints of "
-            f"{one / 2**30:.1f} GiB and the rollouts), but {parent} has {free / 2**30:.1f} GiB "
-            "free: lower train.keep_last or choose another --run-folder"
+            f"the run needs {needed / 2**30:.2f} GiB for {count} checkpoints of "
+            f"{one / 2**30:.2f} GiB, but {parent} has {free / 2**30:.2f} GiB free: lower "
+            "train.keep_last or choose another --run-folder"
         )
+    rollouts = most_sampled_tokens(config) * ROLLOUT_BYTES_PER_TOKEN
+    if needed + rollouts > free:
+        logger.warning(
+            "if every completion were as long as its limit, the rollouts would take %.1f GiB and "
+            "fill the disk (%.1f GiB free); the run would then stop, and resume once there is room",
+            rollouts / 2**30,
+            free / 2**30,
+        )
+
+
+def num_parameters(model: Path) -> int:
+    """Of a checkpoint folder, from the heads of its safetensors files."""
+    total = 0
+    for path in model.glob("*.safetensors"):
+        with safe_open(path, framework="numpy") as file:
+            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    return total
+
+
+def most_sampled_tokens(config: RunConfig) -> int:
+    """Of a whole run, every completion at the limit that is in force."""
+    train, total = config.train, 0
+    for index in range(train.num_rounds):
+        updates = index * train.updates_per_round
+        limit = [tokens for start, tokens in train.max_tokens if start <= updates][-1]
+        total += train.problems_per_round * train.group_size * limit
+    return total
 
 
 def _text_config(model: Path) -> dict:

@@ -1,8 +1,8 @@
 """When a run should end early: Ctrl-C, SIGTERM, or a time limit for batch queues."""
 
+import os
 import re
 import signal
-import sys
 import time
 from types import FrameType, TracebackType
 
@@ -10,11 +10,11 @@ _DURATION = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 
 
 class Stopper:
-    """Remembers that a stop was asked for; a second Ctrl-C stops at once (nothing is lost by it)."""
+    """Remembers that a stop was asked for; a second signal stops at once (nothing is lost by it)."""
 
     def __init__(self, stop_after: str | None):
         """`stop_after` such as 3h50m; counted from now. Raises ValueError if it is no duration."""
-        seconds = parse_duration(stop_after) if stop_after else float("inf")
+        seconds = parse_duration(stop_after) if stop_after is not None else float("inf")
         self._deadline = time.monotonic() + seconds
         self._signalled = False
         self._before: dict[int, object] = {}
@@ -38,7 +38,8 @@ class Stopper:
         if self._signalled:
             raise KeyboardInterrupt
         self._signalled = True
-        print("stopping after this round; again to stop at once", file=sys.stderr, flush=True)
+        # Not print: the signal may have come in the middle of another one.
+        os.write(2, b"stopping after this round; again to stop at once\n")
 
 
 def parse_duration(text: str) -> float:

@@ -24,8 +24,13 @@ def versions() -> dict[str, Any]:
             for name in SETTINGS
             if name in os.environ
         },
-        "command": ["python", "-m", *sys.argv[1:]],
+        "command": command(),
     }
+
+
+def command() -> list[str]:
+    """What was run, without the interpreter's place: ["python", "-m", "recipes.quickstart"]."""
+    return ["python", *sys.orig_argv[1:]]
 
 
 def changed_versions(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -1,0 +1,111 @@
+"""The base under its best prompt: chosen on validation, measured once on test, never too long."""
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+from eval.evaluate import EvalConfig
+from recipes.baseline import ASKS, ROOM_TOKENS, best_prompt
+from rewards.problem import Problem
+from rollouts.prompts import PromptConfig
+
+VALIDATION = EvalConfig(split="validation", max_tokens=5)
+TEST = EvalConfig(split="test", max_tokens=10)
+ALL = ["base, as trained", "base, question alone", "base, with examples", "base, step by step"]
+
+
+def problem(name: str) -> Problem:
+    return Problem(id=name, prompt=f"What is {name}? Briefly.", answer="7", source="s")
+
+
+@dataclass
+class Renderer:
+    """One id a character of the last turn, and one for each earlier turn."""
+
+    template: str = "chat"
+    length: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def config(self) -> PromptConfig:
+        return PromptConfig(template=self.template)
+
+    def ids(self, problem: Problem) -> tuple[int, ...]:
+        if isinstance(problem.prompt, str):
+            return tuple(range(len(problem.prompt)))
+        return tuple(range(100 * len(problem.prompt)))
+
+
+@dataclass
+class Data:
+    """Twelve training problems, two of validation, one of test."""
+
+    renderer: Renderer = field(default_factory=Renderer)
+    problems = {
+        "train": [problem(f"1 + {i}") for i in range(12)],
+        "validation": [problem("3 + 4"), problem("4 + 3")],
+        "test": [problem("2 + 5")],
+    }
+
+    def selected(self, config: EvalConfig) -> list[Problem]:
+        return self.problems[config.split]
+
+    def longest_prompt(self) -> int:
+        return len("What is 1 + 11? Briefly.")
+
+
+class Sampler:
+    """Gives each way to ask the pass@1 it is told, and notes what it was asked."""
+
+    def __init__(self, scores: dict[str, float]):
+        self.scores, self.calls, self.prompts = scores, [], []
+
+    def __call__(self, config, problems, label, render):
+        self.calls.append((config.split, label))
+        self.prompts += [render(problem) for problem in problems]
+        return SimpleNamespace(pass_at_1=self.scores.get(label, 0.0), label=label)
+
+
+def test_the_best_on_validation_is_measured_on_test():
+    sample = Sampler({"base, step by step": 0.4, "base, question alone": 0.3})
+    result = best_prompt(VALIDATION, TEST, Data(), sample, max_tokens=10_000)
+    assert result.label == "base, step by step"
+    assert sample.calls == [("validation", label) for label in ALL] + [("test", ALL[3])]
+
+
+def test_of_equals_the_prompt_of_training_stays():
+    sample = Sampler({})
+    assert best_prompt(VALIDATION, TEST, Data(), sample, max_tokens=10_000).label == ALL[0]
+
+
+def test_without_a_chat_template_there_are_no_turns():
+    sample = Sampler({})
+    best_prompt(VALIDATION, TEST, Data(Renderer("r1_zero")), sample, max_tokens=10_000)
+    assert [label for _, label in sample.calls[:-1]] == ALL[:2]
+
+
+def test_what_the_engine_cannot_hold_is_left_out():
+    # Four examples are eight turns and the question a ninth: 900 ids, and 10 to be sampled.
+    for limit, tried in ((910, ALL), (909, [ALL[0], ALL[1], ALL[3]])):
+        sample = Sampler({"base, with examples": 1.0})
+        best_prompt(VALIDATION, TEST, Data(), sample, max_tokens=limit)
+        assert [label for split, label in sample.calls if split == "validation"] == tried
+    # By default: 24 + 160 + 10, which the engine is built for.
+    sample = Sampler({})
+    best_prompt(VALIDATION, TEST, Data(), sample)
+    assert [label for _, label in sample.calls[:-1]] == [ALL[0], ALL[1], ALL[3]]
+    assert max(map(len, sample.prompts)) <= 24 + ROOM_TOKENS
+    # The prompt of training is tried even if it alone is too long: the engine then says so.
+    sample = Sampler({})
+    best_prompt(VALIDATION, TEST, Data(), sample, max_tokens=1)
+    assert sample.calls == [("validation", ALL[0]), ("test", ALL[0])]
+
+
+def test_the_ways_to_ask():
+    asked, examples = problem("3 + 4"), [problem("1 + 1"), problem("1 + 2")]
+    trained, alone, shown, steps = (ask(asked, examples).prompt for ask in ASKS)
+    assert trained == "What is 3 + 4? Briefly."
+    assert alone == "What is 3 + 4?"
+    assert steps == "What is 3 + 4? Let's think step by step."
+    assert [turn["role"] for turn in shown] == ["user", "assistant"] * 2 + ["user"]
+    assert [turn["content"] for turn in shown[:2]] == ["What is 1 + 1? Briefly.", "7"]
+    assert shown[-1]["content"] == "What is 3 + 4? Briefly."
+    assert all(ask(asked, examples).answer == "7" for ask in ASKS)
