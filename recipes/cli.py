@@ -161,7 +161,7 @@ def start(name: str, default_preset: str, argv: Sequence[str]) -> None:
     check_folder(folder, resume=resume)
     from recipes.launch import launch
 
-    launch(config, folder, resume=resume)
+    launch(config, folder, resume=resume, recipe=name)
 
 
 def read_config(command: Command) -> Any:

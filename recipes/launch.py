@@ -58,8 +58,11 @@ class Data:
         return max(len(self.renderer.ids(p)) for rows in self.problems.values() for p in rows)
 
 
-def launch(config: RunConfig, path: Path, *, resume: bool) -> None:
-    """Start or continue a run in a folder, to its end or to where it is asked to stop."""
+def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
+    """Start or continue a run in a folder, to its end or to where it is asked to stop.
+
+    `recipe` is the module that a person typed, for the command that continues.
+    """
     check_config(config)
     stopper = Stopper(config.stop_after)
     progress = Progress(config.train.num_rounds)
@@ -73,7 +76,8 @@ def launch(config: RunConfig, path: Path, *, resume: bool) -> None:
             _start(config, run, data, state)
             state = train(run, state)
         if state.round < config.train.num_rounds:
-            print(f"stopped after round {state.round}; continue with\n  {_command(folder.path)}")
+            command = f"python -m recipes.{recipe} --resume {folder.path}"
+            print(f"stopped after round {state.round}; continue with\n  {command}")
             return
         _finish(config, run, data, state)
     finally:
@@ -240,10 +244,6 @@ def _most_requests(config: RunConfig) -> int:
         config.train.problems_per_round * config.train.group_size,
         config.test.num_problems * config.test.num_samples,
     )
-
-
-def _command(folder: Path) -> str:
-    return f"python -m recipes.r1_zero --resume {folder}"
 
 
 @contextlib.contextmanager
