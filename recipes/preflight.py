@@ -108,8 +108,8 @@ def check_splits(config: RunConfig, problems: Mapping[Split, Sequence[Problem]],
     if config.best_prompt or config.train.evaluate_every:
         needed.add(config.validation.split)
     counts = ", ".join(f"{split} {len(rows)}" for split, rows in problems.items())
-    for split in sorted(needed):
-        if not problems[split]:
+    for split, rows in problems.items():
+        if split in needed and not rows:
             raise ValueError(
                 f"no problems in the {split} split of {name} ({counts}): give it more problems, "
                 "widen its ranges, or raise prompts.max_prompt_tokens"
