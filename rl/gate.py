@@ -1,22 +1,35 @@
 """Nothing starts wrong: engine, trainer and a plain float32 forward of the same bytes must agree.
 
-Each finding is one line that says which of them is wrong; `check` gives all of them, and the
-recipe refuses to start if there is any.
+Each fault is one clause that says which of them is wrong; the recipe refuses to start if there
+is any. Leaves out, on purpose, where prompts and samples come from (`recipes/gating.py`).
+
+Shapes: T tokens of a batch, N of them sampled, V vocabulary.
 """
 
 import copy
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from rl.attention import NAME as PACKED
 from rl.packing import Batch
-from rl.policy import Policy
+from rl.policy import Policy, packed_hidden, single_hidden
 
 MIN_TOKENS = 512
 FLOOR = 1e-4
+CEILING = 0.2
+"""Rounding to bfloat16 does not move logprobs by this much on average; a mistake does."""
 SURE_MARGIN = 2.0
 """Float32 is sure of its most likely token when it leads by this much in logits."""
+MIXED = 1e-3
+"""A layer mixes neighbours when packing moves a token's output by this share of its size..."""
+NUM_PACKED = 8
+"""...in a row of so many sequences."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +37,8 @@ class Facts:
     """What one side believes about the model and the prompts.
 
     Example: `Facts(dtype="bfloat16", vocab_size=49152, eos_token_ids=frozenset({2}),
-    prompt_ids=((1, 9690, ...),), temperature=1.0)`.
+    prompt_ids=((1, 9690, ...),), template="{% for ...")`. The temperature is no fact to be told:
+    the logprobs show which one it is.
     """
 
     dtype: str
@@ -32,12 +46,26 @@ class Facts:
     eos_token_ids: frozenset[int]
     prompt_ids: tuple[tuple[int, ...], ...]
     template: str
-    temperature: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """What the engine drew for the gate, its logprobs in `behaviour_logprobs`.
+
+    Attributes:
+        sampled: At the run's temperature, on real prompts.
+        greedy: At temperature 0.
+        long: As `sampled`, beyond the sliding window; None where no sequence gets there.
+    """
+
+    sampled: Batch
+    greedy: Batch
+    long: Batch | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gap:
-    """Mean and largest |difference| of token logprobs to float32, over so many tokens."""
+    """Mean and largest |difference| of token logprobs, over so many tokens."""
 
     mean: float
     largest: float
@@ -84,91 +112,133 @@ def compare_facts(engine: Facts, trainer: Facts) -> list[str]:
         faults.append("template: engine and trainer have different chat templates for this model")
     for ours, theirs in zip(trainer.prompt_ids, engine.prompt_ids, strict=True):
         if ours != theirs:
-            at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), -1)
+            same = [a == b for a, b in zip(ours, theirs, strict=False)]
             faults.append(
-                f"prompt ids: engine and trainer render the same problem differently, first at "
-                f"place {at} ({len(theirs)} against {len(ours)} ids)"
+                f"prompt ids: engine and trainer encode the same problem differently, first at place "
+                f"{[*same, False].index(False)} ({len(theirs)} against {len(ours)} ids)"
             )
             break
-    if engine.temperature != trainer.temperature:
-        faults.append(
-            f"temperature: the engine samples at {engine.temperature}, the trainer computes "
-            f"at {trainer.temperature}"
-        )
     return faults
 
 
 def compare_logprobs(
-    policy: Policy,
-    batch: Batch,
-    greedy: Batch,
-    temperature: float,
-    *,
-    least_tokens: int = MIN_TOKENS,
+    policy: Policy, drawn: Drawn, temperature: float, *, least_tokens: int = MIN_TOKENS
 ) -> GateReport:
-    """Engine and trainer against float32, on sampled sequences with the engine's logprobs.
+    """Engine and trainer against one float32 copy of the model, which is gone on return.
 
-    `batch` holds what the engine drew at `temperature`, its logprobs in `behaviour_logprobs`;
-    `greedy` what it draws at temperature 0. A trainer that packs sequences wrongly (layers that
-    mix neighbours) is unpacked first, by name.
+    A policy whose layers mix neighbours in a packed row is unpacked first, with their name.
     """
-    exact, _ = float32_logprobs(policy, batch, temperature)
-    mask = batch.sampled
-    engine = gap(batch.behaviour_logprobs[mask], exact[mask])
-    trainer_logprobs = packed_or_single(policy, batch, temperature, exact)
-    trainer = gap(trainer_logprobs[mask], exact[mask])
-    between = gap(batch.behaviour_logprobs[mask], trainer_logprobs[mask])
-    faults = []
-    if engine.num_tokens < least_tokens:
+    exact = float32_copy(policy.model)
+    for batch in filter(None, (drawn.sampled, drawn.long)):
+        reason = packing_fault(exact, batch) if policy.packed else None
+        if reason:
+            policy.unpack(reason)
+    report = compare_batch(policy, exact, drawn.sampled, temperature)
+    faults = list(report.faults)
+    if report.engine.num_tokens < least_tokens:
         faults.append(
-            f"only {engine.num_tokens} sampled tokens to compare; {least_tokens} are needed"
+            f"tokens: only {report.engine.num_tokens} sampled to compare, {least_tokens} are needed"
         )
-    limit = max(3 * trainer.mean, FLOOR)
+    if drawn.long is not None:
+        floor = max(FLOOR, 3 * report.trainer.mean)  # few tokens may be exact by chance
+        beyond = compare_batch(policy, exact, drawn.long, temperature, floor)
+        faults += [f"beyond the sliding window, {fault}" for fault in beyond.faults]
+    return replace(report, faults=(*faults, *greedy_faults(exact, drawn.greedy)))
+
+
+def compare_batch(
+    policy: Policy, exact: nn.Module, batch: Batch, temperature: float, floor: float = FLOOR
+) -> GateReport:
+    """The gaps on one batch, and whether engine or trainer is too far from float32."""
+    engine_logprobs = batch.behaviour_logprobs[batch.sampled]
+    exact_logprobs = float32_logprobs(exact, batch, [temperature])[0]
+    trainer_logprobs = policy.frozen_logprobs(batch, temperature)[batch.sampled]
+    engine, trainer = gap(engine_logprobs, exact_logprobs), gap(trainer_logprobs, exact_logprobs)
+    faults = []
+    limit = max(floor, 3 * trainer.mean)
     if not engine.mean <= limit:
-        faults.append(_blame(policy, batch, temperature, engine, limit))
-    _, refused = float32_logprobs(policy, greedy, 1.0)
-    if wrong := int((refused & greedy.sampled).sum()):
+        faults.append(_blame(exact, batch, temperature, engine, limit))
+    # A trainer that is itself wrong would excuse any engine.
+    limit = FLOOR if policy.head.dtype == torch.float32 else CEILING
+    if not trainer.mean <= limit:
         faults.append(
-            f"most likely token: drawing greedily, the engine chose another token than float32 "
-            f"at {wrong} of {int(greedy.sampled.sum())} places where float32 is sure"
+            f"logprobs: the trainer is off float32 by {trainer.mean:.2g} on average, more than "
+            f"{limit:.2g}; it computes this model wrongly"
         )
     return GateReport(
-        engine=engine, trainer=trainer, engine_to_trainer=between, faults=tuple(faults)
+        engine=engine,
+        trainer=trainer,
+        engine_to_trainer=gap(engine_logprobs, trainer_logprobs),
+        faults=tuple(faults),
     )
 
 
-def packed_or_single(policy: Policy, batch: Batch, temperature: float, exact: Tensor) -> Tensor:
-    """The trainer's logprobs; if packing makes them much worse, one sequence at a time from now on."""
-    logprobs = policy.frozen_logprobs(batch, temperature)
-    if not policy.packed:
-        return logprobs
-    mask = batch.sampled
-    with policy.unpacked():
-        single = policy.frozen_logprobs(batch, temperature)
-    packed_gap, single_gap = gap(logprobs[mask], exact[mask]), gap(single[mask], exact[mask])
-    if packed_gap.mean <= max(2 * single_gap.mean, FLOOR):
-        return logprobs
-    policy.unpack(f"packing moves logprobs by {packed_gap.mean:.2g} on average")
-    return policy.frozen_logprobs(batch, temperature)
+def greedy_faults(exact: nn.Module, greedy: Batch) -> list[str]:
+    """Where the engine, drawing greedily, took a token that float32 surely would not."""
+    wrong = 0
+    for logits, ids in float32_logits(exact, greedy):
+        behind = logits.max(-1).values - logits.gather(1, ids[:, None])[:, 0]
+        wrong += int((behind > SURE_MARGIN).sum())
+    fault = (
+        f"most likely token: drawing greedily, the engine chose another than float32 at {wrong} of "
+        f"{int(greedy.sampled.sum())} places, where float32 is sure"
+    )
+    return [fault] if wrong else []
 
 
 @torch.no_grad()
-def float32_logprobs(policy: Policy, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
-    """Logprobs [T] by a float32 copy of the same bytes, one sequence at a time, full logits.
+def packing_fault(exact: nn.Module, batch: Batch) -> str | None:
+    """Why sequences may not share a row: the first part of a layer that their neighbours change.
 
-    Also [T] bool: where another token leads the given one by a sure margin.
+    In float32, where packing moves an output by a millionth of its size, whatever the run's dtype:
+    a convolution mixes only the first few tokens, which rounding to bfloat16 could hide.
     """
-    model = copy.deepcopy(policy.model).float().eval()
-    model.set_attn_implementation("sdpa")
-    logprobs, refused = [], []
-    for ids in batch.token_ids.split(batch.lengths):
-        logits = model(ids[None].to(policy.device), use_cache=False).logits[0, :-1]
-        logits = logits.float() / temperature
-        drawn = logits.log_softmax(-1).gather(1, ids[1:, None].to(policy.device))[:, 0]
-        behind = logits.max(-1).values - logits.gather(1, ids[1:, None].to(policy.device))[:, 0]
-        logprobs.append(torch.cat([torch.zeros(1), drawn.cpu()]))
-        refused.append(torch.cat([torch.zeros(1), behind.cpu()]) > SURE_MARGIN)
-    return torch.cat(logprobs), torch.cat(refused)
+    part = batch.cut(sum(batch.lengths[:-NUM_PACKED]), len(batch)).to(exact.device)
+    exact.set_attn_implementation(PACKED)
+    try:
+        packed = partial(packed_hidden, exact, part.token_ids, part.positions, part.lengths)
+        together = _layer_outputs(exact, packed)
+    except (ValueError, TypeError) as error:  # layers that know no packed rows
+        return f"{type(error).__name__}: {error}"
+    finally:
+        exact.set_attn_implementation("sdpa")
+    rows = part.token_ids.split(part.lengths)
+    alone = _layer_outputs(exact, lambda: torch.cat([single_hidden(exact, ids) for ids in rows]))
+    for name, output in together.items():
+        moved = (output - alone[name]).norm(dim=-1).max() / alone[name].norm(dim=-1).mean()
+        if not moved <= MIXED:
+            return f"{name} mixes neighbours, whose company moves its output by {moved:.2g} of its size"
+    return None
+
+
+def float32_copy(model: nn.Module) -> nn.Module:
+    """The same bytes in float32, computing as transformers does, without anything of ours."""
+    exact = copy.deepcopy(model).float().eval()
+    exact.set_attn_implementation("sdpa")
+    return exact
+
+
+@torch.no_grad()
+def float32_logits(exact: nn.Module, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+    """For one sequence after another: logits [n, V] at its n sampled tokens, and their ids [n].
+
+    The model's whole forward, so that all it does to logits (scaling, caps) is in them.
+    """
+    parts = [array.split(batch.lengths) for array in (batch.token_ids, batch.sampled)]
+    for ids, sampled in zip(*parts, strict=True):
+        ids, places = ids.to(exact.device), sampled.nonzero()[:, 0].to(exact.device)
+        out = exact(ids[None], use_cache=False, logits_to_keep=places - 1)
+        yield out.logits[0].float(), ids[places]
+
+
+def float32_logprobs(exact: nn.Module, batch: Batch, temperatures: Sequence[float]) -> Tensor:
+    """Logprobs of the sampled tokens at each temperature, [len(temperatures), N] on the CPU."""
+    rows: list[list[Tensor]] = [[] for _ in temperatures]
+    for logits, ids in float32_logits(exact, batch):
+        for row, temperature in zip(rows, temperatures, strict=True):
+            logprobs = (logits / temperature).log_softmax(-1)
+            row.append(logprobs.gather(1, ids[:, None])[:, 0].cpu())
+    return torch.stack([torch.cat(row) for row in rows])
 
 
 def gap(left: Tensor, right: Tensor) -> Gap:
@@ -191,15 +261,39 @@ def anchor_fault(anchor: str, clip_low: float, clip_high: float, report: GateRep
     )
 
 
-def _blame(policy: Policy, batch: Batch, temperature: float, engine: Gap, limit: float) -> str:
-    """Say what explains the engine's logprobs better: another temperature, or other weights."""
-    for other in (1.0, 0.6, 0.7, 0.8, 1.2):
-        if other != temperature:
-            exact, _ = float32_logprobs(policy, batch, other)
-            mask = batch.sampled
-            if gap(batch.behaviour_logprobs[mask], exact[mask]).mean <= limit:
-                return f"temperature: the engine's logprobs are those of {other}, not {temperature}"
+def _blame(exact: nn.Module, batch: Batch, temperature: float, engine: Gap, limit: float) -> str:
+    """What explains the engine's logprobs: another temperature (in tenths, to 2), or other weights."""
+    others = [tenths / 10 for tenths in range(1, 21) if tenths / 10 != temperature]
+    drawn = batch.behaviour_logprobs[batch.sampled]
+    rows = zip(float32_logprobs(exact, batch, others), others, strict=True)
+    distance, nearest = min((gap(drawn, row).mean, other) for row, other in rows)
+    if distance <= limit * max(1.0, temperature / nearest):  # colder logits, larger errors
+        return (
+            f"temperature: the engine's logprobs are those of {nearest}, the trainer computes at "
+            f"{temperature}"
+        )
     return (
         f"logprobs: the engine is off float32 by {engine.mean:.2g} on average, more than "
         f"{limit:.2g}; it computes with other weights or wrongly"
     )
+
+
+def _layer_outputs(model: nn.Module, forward: Callable[[], Tensor]) -> dict[str, Tensor]:
+    """Outputs [T, H] of what each layer is made of, in the order of computing, and of the whole."""
+    seen: dict[str, list[Tensor]] = {}
+
+    def keep(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        output = output[0] if isinstance(output, tuple) else output
+        seen.setdefault(name, []).append(output.reshape(-1, output.shape[-1]))
+
+    hooks = [
+        module.register_forward_hook(partial(keep, name))
+        for name, module in model.get_decoder().named_modules()
+        if re.fullmatch(r"\D*\d+\.\w+", name)  # "layers.0.self_attn"
+    ]
+    try:
+        whole = forward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: torch.cat(outputs) for name, outputs in seen.items()} | {"the model": whole}

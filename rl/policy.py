@@ -62,15 +62,6 @@ class Policy:
         self.packed = False
         self.model.set_attn_implementation("sdpa")
 
-    @contextmanager
-    def unpacked(self) -> Iterator[None]:
-        """As `unpack`, for forward passes inside only."""
-        self.packed = False
-        self.model.set_attn_implementation("sdpa")
-        yield
-        self.packed = True
-        self.model.set_attn_implementation(PACKED)
-
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""

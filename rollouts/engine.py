@@ -48,6 +48,7 @@ class Engine:
             num_requests: Most requests that will be given to one `sample`.
         """
         self.config = config
+        self.max_tokens = max_tokens
         self.version = -1  # Nothing published yet.
         self._asleep: set[str] = set()
         self._num_proofs = 0
@@ -85,17 +86,17 @@ class Engine:
         """The ids that end a completion; trainer, masks and finish reason use the same set."""
         params = SamplingParams()
         fields = self._core.model_config.try_get_generation_config()
-        params.update_from_generation_config(fields, self._llm.get_tokenizer().eos_token_id)
+        params.update_from_generation_config(fields, self.tokenizer.eos_token_id)
         return frozenset(params.all_stop_token_ids)
 
     @property
-    def chat_template(self) -> str:
-        """The template of the engine's own tokenizer; empty if it has none."""
-        return self._llm.get_tokenizer().chat_template or ""
+    def tokenizer(self) -> Any:
+        """The engine's own, with its chat template."""
+        return self._llm.get_tokenizer()
 
     def render(self, messages: list[dict[str, str]], **kwargs: Any) -> list[int]:
         """Ids of a conversation under the engine's own tokenizer and chat template."""
-        return self._llm.get_tokenizer().apply_chat_template(
+        return self.tokenizer.apply_chat_template(
             messages, tokenize=True, add_generation_prompt=True, return_dict=False, **kwargs
         )
 
@@ -108,7 +109,7 @@ class Engine:
         if len(pending) < len(requests):
             raise AssertionError("request ids must be unique")
         self._assert_idle()
-        tokenizer = self._llm.get_tokenizer()
+        tokenizer = self.tokenizer
         try:
             for request in requests:
                 self._add(request)
@@ -192,7 +193,7 @@ class Engine:
     def _add(self, request: Request) -> None:
         if request.min_version > self.version:
             raise AssertionError(f"{request.id} needs a newer version than {self.version}")
-        num_tokens, limit = len(request.token_ids), self._core.model_config.max_model_len
+        num_tokens, limit = len(request.token_ids), self.max_tokens
         if num_tokens + request.sampling.max_tokens > limit:
             raise ValueError(
                 f"request {request.id}: {num_tokens} prompt tokens and max_tokens "
