@@ -3,7 +3,7 @@
 
 # What to install: `cpu` or `cuda`. Override with `make EXTRA=cpu quickstart`.
 EXTRA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
-# Given on to the program: `make quickstart ARGS="--steps 5"`, `make test ARGS=tests/test_x.py`.
+# Given on to the program: `make quickstart ARGS="--train.num-rounds 5"`, `make test ARGS=tests/test_x.py`.
 ARGS ?=
 # Given on to pip: an index, a proxy, `--no-cache-dir`.
 PIP_ARGS ?=

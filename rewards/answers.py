@@ -1,7 +1,7 @@
 r"""Where a response states its final answer: tags, \boxed, ####, else its last number.
 
 Every function is linear in the length of the text, which is hostile. What the answer means
-is not decided here (rewards/numeric.py, rewards/equivalence.py).
+is not decided here (rewards/numeric.py).
 """
 
 import re

@@ -1,8 +1,8 @@
-r"""Exact comparison of numbers as people and models write them: the fast path of grading.
+r"""Exact comparison of numbers as people and models write them.
 
 Reads signs, decimals, thousands separators, fractions (3/4, \frac{3}{4}), scientific
 notation, currency and percent signs. Left out on purpose: units, mixed numbers such as
-"1 1/2", words, and any algebra (rewards/equivalence.py).
+"1 1/2", words, and any algebra.
 """
 
 import re

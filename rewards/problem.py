@@ -13,8 +13,8 @@ Messages = tuple[dict[str, str], ...]
 class Verdict(StrEnum):
     """What a grader found.
 
-    The first seven are the policy's doing and stay in the batch; the `*_error` ones are
-    ours, are tried once more, and then leave the batch.
+    The first seven are the policy's doing and stay in the batch; the `*_error` ones are ours
+    and leave it.
     """
 
     CORRECT = "correct"

@@ -1,8 +1,8 @@
 """From a problem to the ids that the policy continues.
 
 The tokenizer is passed in; a template decides the words around the question and what of the
-answer is already written (the prefill). Rendering never truncates: `fits` counts what is too
-long so that it can be left out by name.
+answer is already written (the prefill). Rendering never truncates: `fitting` leaves out what
+is too long, and counts it.
 """
 
 from collections.abc import Callable, Sequence

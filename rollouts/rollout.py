@@ -31,9 +31,9 @@ class Sampling:
 class Request:
     """One completion to be sampled.
 
-    Example: the second sample of a problem in round 3 is
-    `Request(id="3/arithmetic/add/3+5/1", token_ids=(1, 9690, ...), sampling=..., seed=77,
-    min_version=3)`. A continuation is a request whose ids include earlier output.
+    Example: the second sample of the first problem drawn in round 3 is
+    `Request(id="3/0/1", token_ids=(1, 9690, ...), sampling=..., seed=77, min_version=3)`. A
+    continuation is a request whose ids include earlier output.
 
     Attributes:
         id: Unique among the requests in flight.

@@ -259,7 +259,7 @@ def test_what_a_person_can_mend_is_one_line(error, code, line, capsys: pytest.Ca
     [
         AssertionError("ours"),
         OSError(errno.EIO, "I/O error"),
-        RuntimeError("os error 28"),
+        RuntimeError("not of the disk (os error 28)"),
         SafetensorError("header too small"),
     ],
 )
