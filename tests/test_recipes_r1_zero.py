@@ -75,8 +75,7 @@ def test_the_final_folder_loads_in_transformers_and_in_vllm(finished, make_engin
         input_ids=__import__("torch").tensor([ids]), max_new_tokens=8, do_sample=False
     )[0, len(ids) :].tolist()
     engine = make_engine(folder / "final")
-    state = {n: t for n, t in model.state_dict().items()}
-    engine.publish(state.items(), 0)
+    engine.publish(model.state_dict().items(), 0)
     request = Request(
         id="a", token_ids=tuple(ids), sampling=Sampling(temperature=0.0, max_tokens=8), seed=0
     )
