@@ -50,18 +50,16 @@ def best_prompt(
     test: EvalConfig,
     data: Any,
     sample: Callable[..., EvalResult],
-    max_tokens: int | None = None,
+    max_tokens: int,
 ) -> EvalResult:
     """Choose among `ASKS` on the validation split, then measure the choice on the test split.
 
-    A way to ask whose prompt and completion are longer than the engine's `max_tokens` (by default
-    what `ROOM_TOKENS` allows) is left out; that of training is always tried.
+    A way to ask whose prompt and completion are longer than the engine's `max_tokens` is left out;
+    that of training is always tried.
     """
     examples = data.problems["train"][:: max(1, len(data.problems["train"]) // NUM_EXAMPLES)]
     examples = examples[:NUM_EXAMPLES]
     completion = max(validation.max_tokens, test.max_tokens)
-    if max_tokens is None:
-        max_tokens = data.longest_prompt() + ROOM_TOKENS + completion
 
     def rendered(problem: Problem, ask: Ask) -> tuple[int, ...]:
         return data.renderer.ids(ask(problem, examples))

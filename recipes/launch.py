@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from eval.evaluate import EvalConfig, EvalResult, evaluate
 from recipes.baseline import best_prompt
 from recipes.config import RunConfig, to_yaml
 from recipes.control import ShuffledCollector
-from recipes.preflight import check_config, check_lengths, check_room
+from recipes.preflight import check_config, check_lengths, check_room, check_splits
 from recipes.progress import Progress, show_result
 from recipes.stopping import Stopper
 from recipes.versions import changed_versions, versions
@@ -46,16 +47,14 @@ class Data:
     problems: dict[Split, list[Problem]]
     renderer: Renderer
     score: RewardFn
+    max_tokens: int
+    """The longest sequence that the engine must hold."""
 
     def selected(self, config: EvalConfig) -> list[Problem]:
         """The problems of an evaluation: drawn once from its split, the same in every run."""
         rows = list(self.problems[config.split])
         Random("evaluation").shuffle(rows)
         return rows[: config.num_problems]
-
-    def longest_prompt(self) -> int:
-        """In tokens, over all splits."""
-        return max(len(self.renderer.ids(p)) for rows in self.problems.values() for p in rows)
 
 
 def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
@@ -76,7 +75,7 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
             _start(config, run, data, state)
             state = train(run, state)
         if state.round < config.train.num_rounds:
-            command = f"python -m recipes.{recipe} --resume {folder.path}"
+            command = f"python -m recipes.{recipe} --resume {shlex.quote(str(folder.path))}"
             print(f"stopped after round {state.round}; continue with\n  {command}")
             return
         _finish(config, run, data, state)
@@ -85,7 +84,10 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
 
 
 def load_data(config: RunConfig, model: Path) -> Data:
-    """Problems of all splits, without those whose prompt is too long (counted aloud)."""
+    """Problems of all splits, without those whose prompt is too long (counted aloud).
+
+    Raises ValueError if a split has none, or if the longest does not fit into the context.
+    """
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -99,8 +101,15 @@ def load_data(config: RunConfig, model: Path) -> Data:
                 f"{split}: {dropped} of {len(rows)} problems left out, their prompt is longer than "
                 f"prompts.max_prompt_tokens {config.prompts.max_prompt_tokens}"
             )
+    check_splits(config, problems, config.task.name)
+    longest = max(len(renderer.ids(p)) for rows in problems.values() for p in rows)
     score = r1_zero_reward(config.task.score) if config.reward == "r1_zero" else config.task.score
-    return Data(problems=problems, renderer=renderer, score=safely(score))
+    return Data(
+        problems=problems,
+        renderer=renderer,
+        score=safely(score),
+        max_tokens=check_lengths(config, model, longest),
+    )
 
 
 def open_folder(config: RunConfig, path: Path, model: Path, *, resume: bool) -> RunFolder:
@@ -124,7 +133,6 @@ def build(
 ) -> Trainer:
     """Engine, policy, collector and ledger, put together."""
     ledger = Ledger(problems=_by_task(data), weights=_weights(config), seed=config.train.seed)
-    longest = check_lengths(config, model, data.longest_prompt())
     report.phase("load")
     with quiet():
         from rl.policy import Policy
@@ -132,7 +140,7 @@ def build(
 
         policy = Policy(model, config.policy, config.optimizer)
         engine = Engine(
-            model, config.engine, max_tokens=longest, num_requests=_most_requests(config)
+            model, config.engine, max_tokens=data.max_tokens, num_requests=_most_requests(config)
         )
     collector = Collector(
         sampler=engine,
@@ -171,7 +179,7 @@ def _start(config: RunConfig, run: Trainer, data: Data, state: RunState) -> None
         if config.best_prompt and run.folder.read_eval("base-best-prompt") is None:
             run.report.phase("base, best prompt")
             sample = partial(_sampled, run.engine, data)
-            result = best_prompt(config.validation, config.test, data, sample)
+            result = best_prompt(config.validation, config.test, data, sample, data.max_tokens)
             run.folder.write_eval("base-best-prompt", result.to_json())
 
 

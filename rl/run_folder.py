@@ -145,10 +145,14 @@ class AtomicFolder:
         if kind is not None:
             _remove(self._temporary)
             return
-        for file in self._temporary.rglob("*"):
-            _sync(file)
-        _remove(self.path)
-        self._temporary.replace(self.path)
+        try:
+            for file in self._temporary.rglob("*"):
+                _sync(file)
+            _remove(self.path)
+            self._temporary.replace(self.path)
+        except OSError:
+            _remove(self._temporary)
+            raise
         _sync(self.path.parent)
 
 

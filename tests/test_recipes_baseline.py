@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 from eval.evaluate import EvalConfig
-from recipes.baseline import ASKS, ROOM_TOKENS, best_prompt
+from recipes.baseline import ASKS, best_prompt
 from rewards.problem import Problem
 from rollouts.prompts import PromptConfig
 
@@ -48,9 +48,6 @@ class Data:
     def selected(self, config: EvalConfig) -> list[Problem]:
         return self.problems[config.split]
 
-    def longest_prompt(self) -> int:
-        return len("What is 1 + 11? Briefly.")
-
 
 class Sampler:
     """Gives each way to ask the pass@1 it is told, and notes what it was asked."""
@@ -88,11 +85,6 @@ def test_what_the_engine_cannot_hold_is_left_out():
         sample = Sampler({"base, with examples": 1.0})
         best_prompt(VALIDATION, TEST, Data(), sample, max_tokens=limit)
         assert [label for split, label in sample.calls if split == "validation"] == tried
-    # By default: 24 + 160 + 10, which the engine is built for.
-    sample = Sampler({})
-    best_prompt(VALIDATION, TEST, Data(), sample)
-    assert [label for _, label in sample.calls[:-1]] == [ALL[0], ALL[1], ALL[3]]
-    assert max(map(len, sample.prompts)) <= 24 + ROOM_TOKENS
     # The prompt of training is tried even if it alone is too long: the engine then says so.
     sample = Sampler({})
     best_prompt(VALIDATION, TEST, Data(), sample, max_tokens=1)
