@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, MistralForCausalLM
 
 import recipes.gating
+from eval.evaluate import EvalConfig
 from recipes.config import RunConfig
 from recipes.gating import drawn, engine_facts, pass_gate, sliding_window, trainer_facts
 from recipes.launch import load_data
@@ -29,6 +30,8 @@ def make_config(dtype="float32", **changes):
         engine=EngineConfig(dtype=dtype),
         policy=PolicyConfig(dtype=dtype),
         train=TrainConfig(max_tokens=((0, 24),)),
+        test=EvalConfig(split="test", max_tokens=24),
+        validation=EvalConfig(max_tokens=24),
     )
     return replace(config, **changes)
 
@@ -220,7 +223,10 @@ def test_every_fault_is_in_one_line(engine, tiny_model):
 def test_a_short_answer_is_asked_for_until_there_are_enough(engine, tiny_model):
     config = make_config(train=TrainConfig(max_tokens=((0, 1),)))
     run, data = start(engine, tiny_model, config)
-    assert int(drawn(config, run, data).sampled.sampled.sum()) >= 512
+    batch = drawn(config, run, data).sampled
+    assert int(batch.sampled.sum()) >= 512
+    sequences = {tuple(ids.tolist()) for ids in batch.token_ids.split(batch.lengths)}
+    assert len(sequences) > len(data.problems["train"])  # other seeds, other answers
 
 
 def test_what_is_drawn_does_not_depend_on_what_finishes_first(engine, tiny_model):
