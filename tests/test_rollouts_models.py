@@ -97,7 +97,9 @@ def test_an_unreachable_hub_is_one_line_within_seconds(tmp_path: Path):
     began = time.monotonic()
     code = "from rollouts.models import resolve_model as r; r('Qwen/Qwen2.5-1.5')"
     # Port 9 of this machine answers nobody.
-    child = run_python(code, HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path))
+    child = run_python(
+        code, HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path), HF_HUB_OFFLINE="0"
+    )
     last = child.communicate(timeout=60)[1].strip().splitlines()[-1]
     assert "model 'Qwen/Qwen2.5-1.5': no such folder, and the Hugging Face hub does not" in last
     assert "Nearest known: 'Qwen/Qwen2.5-1.5B'" in last
@@ -124,6 +126,7 @@ def test_what_the_hub_refuses_is_one_line(tmp_path: Path, code: str, expected: s
             "from rollouts.models import resolve_model as r; r('Qwen/Qwen2.5-1.5')",
             HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}",
             HF_HOME=str(tmp_path),
+            HF_HUB_OFFLINE="0",
         )
         last = child.communicate(timeout=60)[1].strip().splitlines()[-1]
         server.shutdown()
