@@ -11,7 +11,7 @@ from rollouts import process
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ("PATH", "HOME", "LANG")  # a child's environment without any of the settings
-NO_ALLOCATOR = Path("/absent/libtcmalloc_minimal.so.4")  # whether or not this machine has one
+NO_ALLOCATOR = Path("/absent/libmimalloc.so")  # whether or not this machine has one
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def openmp(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def allocator(tmp_path: Path) -> Path:
-    library = tmp_path / "libtcmalloc_minimal.so.4"
+    library = tmp_path / "libmimalloc.so"
     library.touch()
     return library
 
@@ -54,8 +54,6 @@ def test_two_cores_without_a_gpu(openmp: Path, allocator: Path):
     assert required == {
         "OMP_NUM_THREADS": "2",
         "VLLM_CPU_OMP_THREADS_BIND": "0-1",
-        "MALLOC_MMAP_THRESHOLD_": "33554432",  # 32 MiB = 2**25 bytes
-        "MALLOC_TRIM_THRESHOLD_": "1099511627776",  # 2**40 bytes: never
         "LD_PRELOAD": f"{allocator}:{openmp}",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_LOGGING_LEVEL": "ERROR",
@@ -68,7 +66,7 @@ def test_two_cores_without_a_gpu(openmp: Path, allocator: Path):
 
 def test_on_a_gpu_threads_are_left_alone(openmp: Path):
     required = process.required_environment({}, cuda=True, cpus=[0, 1], openmp=openmp)
-    cpu_only = {"OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND", "LD_PRELOAD", *process.ALLOCATOR}
+    cpu_only = {"OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND", "LD_PRELOAD"}
     assert not cpu_only & set(required)
     assert required["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
 
@@ -78,7 +76,6 @@ def test_what_the_user_chose_is_kept_except_the_engine_in_another_process(openmp
         "OMP_NUM_THREADS": "3",
         "VLLM_LOGGING_LEVEL": "DEBUG",
         "DO_NOT_TRACK": "0",
-        "MALLOC_TRIM_THRESHOLD_": "1000",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "1",
     }
     required = process.required_environment(chosen, cuda=False, cpus=[0, 2, 4, 6], openmp=openmp)
@@ -86,8 +83,6 @@ def test_what_the_user_chose_is_kept_except_the_engine_in_another_process(openmp
     assert required["VLLM_CPU_OMP_THREADS_BIND"] == "0,2,4"  # the first three of the four
     assert required["VLLM_LOGGING_LEVEL"] == "DEBUG"
     assert required["DO_NOT_TRACK"] == "0"
-    assert required["MALLOC_TRIM_THRESHOLD_"] == "1000"
-    assert required["MALLOC_MMAP_THRESHOLD_"] == "33554432"
     assert required["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
     bound = {"VLLM_CPU_OMP_THREADS_BIND": "5"}
     required = process.required_environment(bound, cuda=False, cpus=[0, 1], openmp=openmp)
@@ -160,9 +155,9 @@ def test_the_allocator_is_preloaded_where_there_is_one_and_none_is_chosen(
 
 def test_the_allocator_by_default_is_the_systems_own(openmp: Path):
     required = process.required_environment({}, cuda=False, cpus=[0], openmp=openmp)
-    system = process.tcmalloc()
+    system = process.mimalloc()
     expected = [str(path) for path in (system, openmp) if path.is_file()]
-    assert system.name == "libtcmalloc_minimal.so.4"
+    assert system.name == "libmimalloc.so"
     assert required["LD_PRELOAD"] == ":".join(expected)
 
 
@@ -221,15 +216,13 @@ def test_under_a_launcher_it_says_what_to_export_and_goes_on(tmp_path: Path):
     body = (
         "from pathlib import Path\n"
         "from rollouts import process\n"
-        "process.tcmalloc = lambda: Path('lib/libtcmalloc.so')\n"
+        "process.mimalloc = lambda: Path('lib/libmimalloc.so')\n"
         "sys.prefix = '.'; Path('lib').mkdir(); Path('lib/libiomp5.so').touch()\n"
         "prepare_process()\nprint(os.environ['VLLM_ENABLE_V1_MULTIPROCESSING'])\n"
     )
     starts, printed, errors = run_script(tmp_path, body, RANK="0", CUDA_VISIBLE_DEVICES="")
     assert (starts, printed) == (1, "0\n")
     assert errors.splitlines()[1:] == [
-        "export MALLOC_MMAP_THRESHOLD_=33554432",
-        "export MALLOC_TRIM_THRESHOLD_=1099511627776",
         "export LD_PRELOAD=lib/libiomp5.so",
     ]
 
