@@ -22,27 +22,32 @@ PAIRS = 5
 
 
 class MemoryWatch(threading.Thread):
-    """Highest sum of PSS over this process and its children, in bytes, looked at every 0.2 s."""
+    """Highest sum of PSS over this process and its children, in bytes, looked at every 0.2 s.
+
+    A look walks every page of the process, so no step is timed under it.
+    """
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.peak = 0
         self._done = threading.Event()
 
+    def __enter__(self) -> "MemoryWatch":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self.join()
+
     def run(self) -> None:
-        """Look until `stop`."""
+        """Look until the end of the `with`."""
         import psutil
 
         me = psutil.Process()
         while not self._done.wait(0.2):
             tree = [me, *me.children(recursive=True)]
             self.peak = max(self.peak, sum(p.memory_full_info().pss for p in tree))
-
-    def stop(self) -> int:
-        """End; gives the peak."""
-        self._done.set()
-        self.join()
-        return self.peak
 
 
 def coin(problem: Any, response: Any) -> Any:
@@ -212,13 +217,14 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=64)
     arguments = parser.parse_args()
     prepare_process()
-    watch = MemoryWatch()
-    watch.start()
     with tempfile.TemporaryDirectory() as folder:
-        run, score = build(arguments, Path(folder))
-        steps = [one_step(run, index, score) for index in range(arguments.steps + 1)][1:]
-        peak = watch.stop()
-        print(json.dumps(report(run, steps, peak)))
+        with MemoryWatch() as start:
+            run, score = build(arguments, Path(folder))
+            one_step(run, 0, score)
+        steps = [one_step(run, 1 + index, score) for index in range(arguments.steps)]
+        with MemoryWatch() as end:
+            one_step(run, 1 + arguments.steps, score)
+        print(json.dumps(report(run, steps, max(start.peak, end.peak))))
 
 
 def report(run: Any, steps: list[dict[str, float]], peak: int) -> dict[str, Any]:
@@ -232,6 +238,7 @@ def report(run: Any, steps: list[dict[str, float]], peak: int) -> dict[str, Any]
     ratios = sample_over_bare(run)
     outside = middle["publish_s"] + middle["score_s"] + middle["other_s"]
     return middle | {
+        "update_s_of_each": [round(step["update_s"], 2) for step in steps],
         "sampled_tokens_per_s": middle["sampled_tokens"] / middle["sample_s"],
         "trained_tokens_per_s": middle["trained_tokens"] / middle["update_s"],
         "other_frac": outside / middle["step_s"],

@@ -3,7 +3,7 @@
 Registered with transformers' AttentionInterface; the layout of the row travels as a keyword of
 the model's forward, so that backward passes see the layout of their own forward.
 
-Shapes: T packed tokens, R sequences, L longest of them, Q heads, K key heads, D head size.
+Shapes: T packed tokens, R sequences, L width of the grid, Q heads, K key heads, D head size.
 """
 
 from dataclasses import dataclass
@@ -15,27 +15,27 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 NAME = "groupwise_packed"
+WIDTH_MULTIPLE = 16
+"""The grid's width is a multiple of so many tokens: few shapes of it occur (`rl.policy.ROW_MULTIPLE`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowLayout:
     """Where each packed token stands in a padded [R, L] grid.
 
-    Example: lengths (4, 3): rows 2, longest 4, slots (0, 1, 2, 3, 4, 5, 6).
+    Example: lengths (4, 3): rows 2, width 16, slots (0, 1, 2, 3, 16, 17, 18).
     """
 
     slots: Tensor
     rows: int
-    longest: int
+    width: int
 
     @staticmethod
     def of(lengths: list[int], device: torch.device) -> "RowLayout":
         """The layout of sequences of these lengths, one after another."""
-        longest = max(lengths)
-        slots = [row * longest + t for row, length in enumerate(lengths) for t in range(length)]
-        return RowLayout(
-            slots=torch.tensor(slots, device=device), rows=len(lengths), longest=longest
-        )
+        width = -(-max(lengths) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
+        slots = [row * width + t for row, length in enumerate(lengths) for t in range(length)]
+        return RowLayout(slots=torch.tensor(slots, device=device), rows=len(lengths), width=width)
 
 
 def packed_attention(
@@ -60,7 +60,7 @@ def packed_attention(
     groups = query.shape[1] // key.shape[1]
     heads = [_to_grid(x, row_layout) for x in (query, key, value)]
     keys, values = (x.repeat_interleave(groups, dim=1) for x in heads[1:])
-    mask = _window_mask(row_layout.longest, sliding_window, query.device)
+    mask = _window_mask(row_layout.width, sliding_window, query.device)
     out = scaled_dot_product_attention(
         heads[0], keys, values, attn_mask=mask, is_causal=mask is None, scale=scaling
     )
@@ -71,15 +71,15 @@ def packed_attention(
 def _to_grid(x: Tensor, layout: RowLayout) -> Tensor:
     """[1, heads, T, D] to [R, heads, L, D], zeros where there is no token."""
     flat = x[0].transpose(0, 1)
-    grid = flat.new_zeros(layout.rows * layout.longest, *flat.shape[1:])
+    grid = flat.new_zeros(layout.rows * layout.width, *flat.shape[1:])
     grid = grid.index_copy(0, layout.slots, flat)
-    return grid.unflatten(0, (layout.rows, layout.longest)).transpose(1, 2)
+    return grid.unflatten(0, (layout.rows, layout.width)).transpose(1, 2)
 
 
-def _window_mask(longest: int, window: int | None, device: torch.device) -> Tensor | None:
-    if window is None or longest <= window:
+def _window_mask(width: int, window: int | None, device: torch.device) -> Tensor | None:
+    if window is None or width <= window:
         return None
-    distance = torch.arange(longest, device=device)[:, None] - torch.arange(longest, device=device)
+    distance = torch.arange(width, device=device)[:, None] - torch.arange(width, device=device)
     return (distance >= 0) & (distance < window)
 
 

@@ -10,8 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 CHUNK = 512
+ROW_MULTIPLE = 32
+"""Of the hidden states that meet the head, as `rl.policy.ROW_MULTIPLE` of the row."""
 
 
 def sampled_logprobs(
@@ -34,8 +37,11 @@ def sampled_logprobs(
     The entropy carries no gradient.
     """
     places = sampled.nonzero().squeeze(-1)
-    picked = hidden.index_select(0, places - 1)
-    logprobs, entropy = _HeadLogprobs.apply(picked, head, token_ids[places], temperature, chunk)
+    gap = -len(places) % ROW_MULTIPLE
+    picked = pad(hidden.index_select(0, places - 1), (0, 0, 0, gap))
+    targets = pad(token_ids[places], (0, gap))
+    rows = _HeadLogprobs.apply(picked, head, targets, temperature, chunk)
+    logprobs, entropy = (row[: len(places)] for row in rows)
     empty = logprobs.new_zeros(len(token_ids))
     return empty.index_copy(0, places, logprobs), empty.index_copy(0, places, entropy)
 

@@ -20,6 +20,10 @@ from rl.packing import Batch, micro_batches
 
 logger = logging.getLogger(__name__)
 
+ROW_MULTIPLE = 64
+"""Packed rows are filled up to a multiple of so many tokens: oneDNN compiles kernels for every
+shape that it meets and keeps a thousand of them, which is time and memory."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
@@ -82,7 +86,7 @@ class Policy:
     def hidden(self, batch: Batch) -> Tensor:
         """Last hidden states of a packed batch, [T, H]."""
         if self.packed:
-            return packed_hidden(self.model, batch.token_ids, batch.positions, batch.lengths)
+            return packed_hidden(self.model, *filled_row(batch))[: len(batch)]
         sequences = batch.token_ids.split(batch.lengths)
         return torch.cat([single_hidden(self.model, ids) for ids in sequences])
 
@@ -132,6 +136,16 @@ class Policy:
             yield
         finally:
             _assign(self.model, own)
+
+
+def filled_row(batch: Batch) -> tuple[Tensor, Tensor, list[int]]:
+    """Ids, positions and lengths of a batch with one more sequence, of zeros, that fills the row."""
+    ids, positions, lengths = batch.token_ids, batch.positions, batch.lengths
+    if gap := -len(batch) % ROW_MULTIPLE:
+        ids = torch.cat([ids, ids.new_zeros(gap)])
+        positions = torch.cat([positions, torch.arange(gap, device=positions.device)])
+        lengths = [*lengths, gap]
+    return ids, positions, lengths
 
 
 def packed_hidden(

@@ -23,6 +23,9 @@ DEFAULTS = {
     "VLLM_NO_USAGE_STATS": "1",
     "DO_NOT_TRACK": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    # Freed memory stays: giving it back and taking it again costs a third of an update.
+    "MIMALLOC_PURGE_DELAY": "-1",
+    "MIMALLOC_ALLOW_THP": "0",
 }
 
 

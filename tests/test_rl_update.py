@@ -13,7 +13,7 @@ from rl.advantages import group_advantages
 from rl.metrics import Totals, round_metrics
 from rl.optimizer import NonFiniteGradientError, OptimizerConfig
 from rl.packing import PackingConfig, micro_batches, pack
-from rl.policy import Policy, PolicyConfig
+from rl.policy import Policy, PolicyConfig, filled_row
 from rl.update import LossConfig, prepare, update
 from rollouts.rollout import Group, Rollout
 
@@ -90,6 +90,20 @@ DEAD = group(3, [4, 8], [1.0, 1.0], 3)
 
 def packed(*groups, keep_no_signal=False, **config):
     return pack(groups, PackingConfig(**config), keep_no_signal=keep_no_signal)
+
+
+def test_a_row_is_filled_by_one_sequence_of_zeros():
+    batch = packed(LIVE)  # 4 + 9, 4 + 5 and 4 + 2 tokens
+    ids, positions, lengths = filled_row(batch)
+    assert lengths == [13, 9, 6, 36]
+    assert ids.tolist() == [*batch.token_ids.tolist(), *[0] * 36]
+    assert positions[28:].tolist() == list(range(36))
+
+
+def test_a_full_row_stays_as_it_is():
+    batch = packed(group(8, [8, 8, 8, 8], [1.0, 0.0, 0.0, 1.0], 4))
+    ids, _, lengths = filled_row(batch)
+    assert (len(ids), lengths) == (64, [16, 16, 16, 16])
 
 
 def step(policy, batch, config, rate=1e-3):

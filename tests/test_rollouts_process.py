@@ -61,6 +61,8 @@ def test_two_cores_without_a_gpu(openmp: Path, allocator: Path):
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "MIMALLOC_PURGE_DELAY": "-1",
+        "MIMALLOC_ALLOW_THP": "0",
     }
 
 
