@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
@@ -57,7 +58,16 @@ def before_after_table(results: Mapping[str, EvalResult]) -> Table:
     """
     first = _check_comparable(results)
     star = "*" if first.is_single_draw else ""
-    table = Table(title="Before and after", caption=_caption(results), caption_justify="left")
+    # Without frame and spare padding it fits into 80 columns.
+    table = Table(
+        title="Before and after",
+        title_justify="left",
+        caption=_caption(results),
+        caption_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     table.add_column("")
     headers = ("pass@1 [95% interval]", f"pass@{first.k}{star}", f"maj@{first.k}{star}")
     for header in (*headers, "truncated", "tokens"):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -38,8 +39,8 @@ def result(correct: list[int], **changes) -> EvalResult:
     return EvalResult(**{**fields, **changes})
 
 
-def shown(results: dict[str, EvalResult]) -> str:
-    console = Console(file=io.StringIO(), width=160, color_system=None)
+def shown(results: dict[str, EvalResult], width: int = 160) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
     console.print(before_after_table(results))
     return console.file.getvalue()
 
@@ -50,13 +51,19 @@ TRAINED = result([2, 4, 4, 4] * 5, pass_at_1_interval=(0.4, 0.475))
 
 def test_the_table_holds_every_number():
     lines = shown({"base": BASE, "base, best prompt, lenient": BASE, "trained": TRAINED})
-    rows = [line.split("│") for line in lines.splitlines() if line.startswith("│")]
-    cells = [[cell.strip() for cell in row[1:-1]] for row in rows]
+    cells = [re.split(r"  +", line.strip()) for line in lines.splitlines() if "%  " in line]
     assert [row[0] for row in cells] == ["base", "base, best prompt, lenient", "trained"]
     assert cells[0][1:] == ["25.0% [12.5, 50.0]", "75.0%", "25.0%", "3.1%", "42"]
     assert cells[2][1] == "43.8% [40.0, 47.5]"  # 14 of 32 correct
     for header in ("pass@1 [95% interval]", "pass@8*", "maj@8*", "truncated", "tokens"):
         assert header in lines
+
+
+def test_the_table_fits_into_80_columns():
+    rows = shown({"base": BASE, "base, best prompt": BASE, "trained": TRAINED}, width=80)
+    assert "│" not in rows
+    assert "base, best prompt     25.0% [12.5, 50.0]    75.0%" in rows
+    assert "pass@1 [95% interval]  pass@8*  maj@8*  truncated  tokens" in rows
 
 
 def test_the_caption_says_what_was_measured_and_the_difference():
