@@ -7,6 +7,8 @@ EXTRA ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo cuda || echo cpu)
 ARGS ?=
 # Given on to pip: an index, a proxy, `--no-cache-dir`.
 PIP_ARGS ?=
+# Public benchmark data, <data set>/<split>.jsonl; tests that read it are skipped where it is absent.
+export GROUPWISE_DATA ?= ../shared/data
 # vLLM's CPU build needs torch's, which PyTorch serves itself; used only if pip finds it nowhere else.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH_CPU := torch==2.13.0+cpu

@@ -21,10 +21,16 @@ from rollouts.prompts import PromptConfig
 from rollouts.sampler import EngineConfig
 from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown
-from rollouts.tasks.jsonl import Jsonl
+from rollouts.tasks.dataset import Dataset, Gsm8k
 from rollouts.tasks.mixture import Mixture, SingleTask, TaskConfig
 
-TASKS = {"arithmetic": Arithmetic, "countdown": Countdown, "jsonl": Jsonl, "mixture": Mixture}
+TASKS = {
+    "arithmetic": Arithmetic,
+    "countdown": Countdown,
+    "gsm8k": Gsm8k,
+    "dataset": Dataset,
+    "mixture": Mixture,
+}
 
 FREE_FIELDS = ("stop_after", "train.keep_last")
 """May differ when a run is resumed: they change no number."""

@@ -36,6 +36,15 @@ CHAT_TEMPLATE = (
 
 
 @pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of public benchmark data, `<data set>/<split>.jsonl`; skips where there is none."""
+    folder = Path(os.environ.get("GROUPWISE_DATA") or "no such folder")
+    if not folder.is_dir():
+        pytest.skip("GROUPWISE_DATA names no folder of benchmark data")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint folder: a random Llama of 328,704 parameters with tied embeddings, in bfloat16.
 

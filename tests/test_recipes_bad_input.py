@@ -86,7 +86,7 @@ def refused(run: Callable[..., tuple[int, str]], *words: str) -> str:
 def write_rows(name: str, *rows: dict) -> list[str]:
     """A file with these rows, each time another one: tasks are read once a process."""
     Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return ["task:jsonl", "--task.path", f"{name}.jsonl"]
+    return ["task:dataset", "--task.path", f"{name}.jsonl"]
 
 
 def test_settings_and_data_are_refused_before_a_model_is_looked_for(run):
@@ -107,7 +107,7 @@ def test_settings_and_data_are_refused_before_a_model_is_looked_for(run):
         "rows.jsonl, line 1: no field 'answer'; the fields are 'prompt', 'result'"
     )
     assert "'absent.jsonl' is not a file" in refused(
-        run, *absent, "task:jsonl", "--task.path", "absent.jsonl"
+        run, *absent, "task:dataset", "--task.path", "absent.jsonl"
     )
     assert "stop_after is '5': write it as hours" in refused(run, *absent, "--stop-after", "5")
     Path("there").mkdir()

@@ -16,7 +16,7 @@ from recipes.config import RunConfig, to_yaml
 from recipes.presets import PRESETS
 from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown
-from rollouts.tasks.jsonl import Jsonl
+from rollouts.tasks.dataset import Dataset
 from rollouts.tasks.mixture import Mixture
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,15 +69,15 @@ def test_a_field_changes_itself_alone():
 @pytest.mark.parametrize(
     "line",
     [
-        "task:jsonl --task.path F --train.num-rounds 3",
-        "--train.num-rounds 3 task:jsonl --task.path F",
-        "--task.path F --train.num-rounds 3 task:jsonl",
-        "--task.path=F task:jsonl --train.num_rounds=3",
+        "task:dataset --task.path F --train.num-rounds 3",
+        "--train.num-rounds 3 task:dataset --task.path F",
+        "--task.path F --train.num-rounds 3 task:dataset",
+        "--task.path=F task:dataset --train.num_rounds=3",
     ],
 )
 def test_a_task_and_its_fields_stand_in_any_order(line: str):
     config = config_of(line)
-    assert (config.task, config.train.num_rounds) == (Jsonl(path="F"), 3)
+    assert (config.task, config.train.num_rounds) == (Dataset(path="F"), 3)
 
 
 def test_a_task_keeps_what_the_preset_says_of_it_and_another_has_its_defaults():
@@ -118,7 +118,7 @@ HELP = "; see python -m recipes.quickstart --help"
         (
             "task:coutdown",
             "unknown task 'task:coutdown'; did you mean 'task:countdown'? Tasks are arithmetic, "
-            "countdown, jsonl, mixture",
+            "countdown, gsm8k, dataset, mixture",
         ),
         (
             "task:mixture",
@@ -158,8 +158,9 @@ HELP = "; see python -m recipes.quickstart --help"
             "'r1_zero')." + HELP,
         ),
         (
-            "task:jsonl",
-            "Missing from python -m recipes.quickstart task:jsonl: --task.path STR The file, UTF-8. "
+            "task:dataset",
+            "Missing from python -m recipes.quickstart task:dataset: --task.path STR A .jsonl, "
+            ".json, .csv or .parquet file, a folder with one a split, or a Hugging Face id. "
             "(required)" + HELP,
         ),
         (
@@ -186,7 +187,7 @@ def test_help_lists_fields_and_tasks_under_the_name_of_the_recipe(capsys: pytest
     printed = " ".join(capsys.readouterr().out.split())
     assert printed.startswith("usage: python -m recipes.quickstart ")
     assert "Defaults are those of the preset r1_zero" in printed
-    assert "{task:arithmetic,task:countdown,task:jsonl}" in printed
+    assert "{task:arithmetic,task:countdown,task:gsm8k,task:dataset}" in printed
     for name in ("--train.num-rounds INT", "(default: 650)", "--task.max-number", "--resume"):
         assert name in printed
 

@@ -9,11 +9,15 @@ from recipes.presets import PRESETS
 from rollouts.prompts import PromptConfig
 from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown
-from rollouts.tasks.jsonl import Jsonl
+from rollouts.tasks.dataset import Dataset
 from rollouts.tasks.mixture import Mixture
 
 MIXTURE = Mixture(
-    tasks=(Arithmetic(add_max=9, operations=("add",)), Countdown(num_numbers=4), Jsonl(path="a/b")),
+    tasks=(
+        Arithmetic(add_max=9, operations=("add",)),
+        Countdown(num_numbers=4),
+        Dataset(path="a/b"),
+    ),
     weights=(1.0, 2.5, 3.0),
 )
 
@@ -27,7 +31,7 @@ def test_every_preset_reads_back_as_itself(name: str):
     assert to_yaml(again) == to_yaml(config)
 
 
-@pytest.mark.parametrize("task", [MIXTURE, Jsonl(path="a.jsonl", id_column="id"), Countdown()])
+@pytest.mark.parametrize("task", [MIXTURE, Dataset(path="a.jsonl", id_column="id"), Countdown()])
 def test_every_task_reads_back_as_itself(task):
     config = RunConfig(
         task=task, prompts=PromptConfig(chat_template_kwargs={"tools": ["a"], "on": False})
@@ -79,15 +83,15 @@ def test_a_number_in_scientific_notation_needs_no_decimal_point():
         ("stop_after: 5", "f.yaml: field 'stop_after' is 5; str | None is needed"),
         (
             "task: {kind: arithmetik}",
-            "f.yaml: task.kind is 'arithmetik'; one of arithmetic, countdown, jsonl, mixture is "
+            "f.yaml: task.kind is 'arithmetik'; one of arithmetic, countdown, gsm8k, dataset, mixture is "
             "meant, perhaps arithmetic: write it as {kind: arithmetic}",
         ),
         (
             "task: countdown",
-            "f.yaml: task.kind is 'countdown'; one of arithmetic, countdown, jsonl, mixture is "
+            "f.yaml: task.kind is 'countdown'; one of arithmetic, countdown, gsm8k, dataset, mixture is "
             "meant, perhaps countdown: write it as {kind: countdown}",
         ),
-        ("task: {kind: jsonl}", "f.yaml: task: field 'path' is missing"),
+        ("task: {kind: dataset}", "f.yaml: task: field 'path' is missing"),
         (
             "task: {kind: arithmetic, add_max: x}",
             "f.yaml: task: field 'add_max' is 'x'; int is needed",
@@ -97,7 +101,7 @@ def test_a_number_in_scientific_notation_needs_no_decimal_point():
             "f.yaml: task: num_numbers is 7; set it to 3 or 4",
         ),
         (
-            "task: {kind: mixture, weights: [1], tasks: [{kind: jsonl, pat: x}]}",
+            "task: {kind: mixture, weights: [1], tasks: [{kind: dataset, pat: x}]}",
             "f.yaml: task.tasks[0]: unknown field 'pat'; did you mean 'path'?",
         ),
         ("5", "f.yaml holds no fields; write it as the config.yaml of a run folder"),

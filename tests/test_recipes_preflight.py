@@ -24,7 +24,7 @@ from recipes.presets import PRESETS
 from rewards.problem import Problem
 from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown
-from rollouts.tasks.jsonl import Jsonl
+from rollouts.tasks.dataset import Dataset
 from rollouts.tasks.mixture import Mixture
 
 QUICKSTART = PRESETS["quickstart"]()
@@ -73,10 +73,10 @@ def test_both_in_float32_pass():
     check_config(changed(changed(QUICKSTART, "policy", dtype="float32"), "engine", dtype="float32"))
 
 
-def jsonl(tmp_path: Path, *rows: dict) -> Jsonl:
+def jsonl(tmp_path: Path, *rows: dict) -> Dataset:
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return Jsonl(path=str(file))
+    return Dataset(path=str(file))
 
 
 def test_a_task_without_problems_is_refused_before_a_model_is_fetched(tmp_path: Path):

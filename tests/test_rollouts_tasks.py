@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rewards.problem import Problem, Response, Verdict
 from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown, Expression, parse_expression
-from rollouts.tasks.jsonl import Jsonl
+from rollouts.tasks.dataset import Dataset
 from rollouts.tasks.mixture import Mixture
 from rollouts.tasks.splits import split_of
 
@@ -31,7 +31,7 @@ def write_rows(folder, rows, *, name="apples.jsonl"):
 @pytest.fixture
 def apples(tmp_path):
     rows = [{"prompt": f"{n} and {n} apples?", "answer": str(2 * n)} for n in range(1, 41)]
-    return Jsonl(path=write_rows(tmp_path, rows))
+    return Dataset(path=write_rows(tmp_path, rows))
 
 
 @pytest.fixture(params=["arithmetic", "countdown3", "countdown4", "jsonl", "mixture"])
@@ -322,12 +322,12 @@ def test_too_few_different_countdown_problems_are_reported():
         Countdown(num_problems=4, max_number=1).problems("train")
 
 
-# Jsonl
+# Dataset
 
 
 def test_a_row_is_what_the_docstring_says(tmp_path):
     path = write_rows(tmp_path, [{"prompt": "2 and 2 apples?", "answer": "4"}])
-    [problem] = all_problems(Jsonl(path=path))
+    [problem] = all_problems(Dataset(path=path))
     assert problem == Problem(
         id="apples/f2ec0257ca1733f1", prompt="2 and 2 apples?", answer="4", source="apples"
     )
@@ -335,7 +335,7 @@ def test_a_row_is_what_the_docstring_says(tmp_path):
 
 def test_columns_ids_instruction_and_name_are_chosen(tmp_path):
     rows = [{"q": "1 + 1?", "a": 2, "n": 7}, {"q": "1 + 2?", "a": "so\n#### 3", "n": "x"}]
-    task = Jsonl(
+    task = Dataset(
         path=write_rows(tmp_path, rows),
         prompt_column="q",
         answer_column="a",
@@ -351,7 +351,7 @@ def test_columns_ids_instruction_and_name_are_chosen(tmp_path):
 
 
 def test_the_instruction_moves_no_row(tmp_path, apples):
-    told = Jsonl(path=apples.path, instruction="Think.")
+    told = Dataset(path=apples.path, instruction="Think.")
     for split in SPLITS:
         assert [p.id for p in told.problems(split)] == [p.id for p in apples.problems(split)]
 
@@ -362,8 +362,8 @@ def test_a_repeated_prompt_is_kept_once_and_counted(tmp_path, caplog):
         {"prompt": "1 + 2?", "answer": "3"},
         {"prompt": " 1 +  1?\n", "answer": "2"},
     ]
-    task = Jsonl(path=write_rows(tmp_path, rows))
-    with caplog.at_level(logging.WARNING, logger="rollouts.tasks.jsonl"):
+    task = Dataset(path=write_rows(tmp_path, rows))
+    with caplog.at_level(logging.WARNING, logger="rollouts.tasks.dataset"):
         assert sorted(p.prompt for p in all_problems(task)) == ["1 + 1?", "1 + 2?"]
     assert [record.getMessage() for record in caplog.records] == [
         f"{task.path}: left out 1 repeated prompts"
@@ -378,9 +378,10 @@ def test_a_repeated_prompt_is_kept_once_and_counted(tmp_path, caplog):
         ("{}", "no field 'prompt'; the fields are none"),
         ('{"prompt": "1?"}', "no field 'answer'; the fields are 'prompt'"),
         ('{"prompt": "1?", "answer": null}', "field 'answer' is None; give a text or a number"),
-        ('{"prompt": ["1?"], "answer": 1}', "field 'prompt' is .*; give a text or a number"),
-        ('{"prompt": "1?", "answer": "x + 1"}', "the answer 'x \\+ 1' in field 'answer' is not a"),
-        ('{"prompt": "1?", "answer": NaN}', "the answer 'nan' in field 'answer' is not a number"),
+        ('{"prompt": ["1?"], "answer": 1}', "field 'prompt' is .*; a conversation is a list of obj"),
+        ('{"prompt": {"a": 1}, "answer": 1}', "field 'prompt' is .*; give a text or a number"),
+        ('{"prompt": "1?", "answer": "x + 1"}', "'x \\+ 1'. This task grades numbers only"),
+        ('{"prompt": "1?", "answer": NaN}', "'nan'. This task grades numbers only"),
         ('{"prompt": "1?"', "not valid JSON .*; each line must be one JSON object"),
         ("[1]", "a JSON list .*; each line must be one object"),
     ],
@@ -389,24 +390,24 @@ def test_a_bad_row_is_named_with_its_file_and_line(tmp_path, line, message):
     path = tmp_path / "bad.jsonl"
     path.write_text('{"prompt": "0?", "answer": "0"}\n\n' + line + "\n", encoding="utf-8")
     with pytest.raises(ValueError, match=rf"bad\.jsonl, line 3: {message}"):
-        Jsonl(path=str(path)).problems("train")
+        Dataset(path=str(path)).problems("train")
 
 
 def test_text_that_is_not_utf_8_is_named_with_its_line(tmp_path):
     path = tmp_path / "bad.jsonl"
     path.write_bytes(b'{"prompt": "caf\xe9", "answer": "0"}\n')
     with pytest.raises(ValueError, match=r"bad\.jsonl, line 1: not valid JSON .*utf-8"):
-        Jsonl(path=str(path)).problems("train")
+        Dataset(path=str(path)).problems("train")
 
 
 def test_an_id_given_twice_is_refused(tmp_path):
     rows = [{"prompt": "1?", "answer": 1, "n": 7}, {"prompt": "2?", "answer": 2, "n": 7}]
-    with pytest.raises(ValueError, match=r"line 2: the id 'apples/7' is that of line 1 too"):
-        Jsonl(path=write_rows(tmp_path, rows), id_column="n").problems("train")
+    with pytest.raises(ValueError, match=r"line 2: the id 'apples/7' is that of .*line 1 too"):
+        Dataset(path=write_rows(tmp_path, rows), id_column="n").problems("train")
 
 
 def test_the_file_is_read_only_when_problems_are_asked_for(tmp_path):
-    task = Jsonl(path=str(tmp_path / "absent.jsonl"))
+    task = Dataset(path=str(tmp_path / "absent.jsonl"))
     assert task.name == "absent"
     with pytest.raises(ValueError, match=r"absent\.jsonl' is not a file; give the path"):
         task.problems("train")
@@ -414,7 +415,7 @@ def test_the_file_is_read_only_when_problems_are_asked_for(tmp_path):
 
 def test_a_name_with_a_slash_is_refused():
     with pytest.raises(ValueError, match="'a/b'; give one without a slash"):
-        Jsonl(path="x.jsonl", name="a/b")
+        Dataset(path="x.jsonl", name="a/b")
 
 
 # Mixture

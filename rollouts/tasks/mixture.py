@@ -7,9 +7,9 @@ from rewards.problem import Problem, Response, Score
 from rollouts.sampler import Split
 from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown
-from rollouts.tasks.jsonl import Jsonl
+from rollouts.tasks.dataset import Dataset, Gsm8k
 
-SingleTask = Arithmetic | Countdown | Jsonl
+SingleTask = Arithmetic | Countdown | Gsm8k | Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Mixture:
             raise ValueError(f"weights is {self.weights}; each must be positive and finite")
         names = [task.name for task in self.tasks]
         if len(set(names)) < len(names):
-            raise ValueError(f"the tasks are named {names}; names must differ (Jsonl has `name`)")
+            raise ValueError(f"the tasks are named {names}; names must differ (Dataset has `name`)")
 
     @property
     def name(self) -> str:
@@ -60,5 +60,5 @@ class Mixture:
         raise ValueError(f"problem {problem.id} is of task {name!r}; this mixture has {names}")
 
 
-TaskConfig = Arithmetic | Countdown | Jsonl | Mixture
+TaskConfig = SingleTask | Mixture
 """Every task that a configuration can name."""

@@ -1,0 +1,198 @@
+"""Questions with reference answers from any data set: files, folders, Hugging Face.
+
+Columns are named by configuration, so that verl's and TRL's data sets need no conversion.
+Leaves out programs (rollouts/tasks/programs.py).
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+from rewards.mathematics import numeric_reward, reference_number
+from rewards.problem import Messages, Problem, Response, Score
+from rollouts.sampler import Split
+from rollouts.tasks.rows import Row, field_of, read_rows
+from rollouts.tasks.splits import split_of
+
+logger = logging.getLogger(__name__)
+
+NAMED = 3
+"""So many of the rows with a bad answer are named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """The rows of a data set, read once, when its problems are first asked for.
+
+    Example: in `apples.jsonl` the row `{"prompt": "2 and 2 apples?", "answer": "4"}` is
+    `Problem(id="apples/f2ec...", prompt="2 and 2 apples?", answer="4", source="apples")`.
+    verl's files need `prompt_column="prompt", answer_column="reward_model.ground_truth",
+    source_column="data_source"`.
+    """
+
+    path: str
+    """A .jsonl, .json, .csv or .parquet file, a folder with one a split, or a Hugging Face id."""
+    subset: str = ""
+    """Configuration of a Hugging Face data set, such as "main"."""
+    train_split: str = "train"
+    """Its rows are trained on, but for a tenth or two that a hash keeps for validation and test."""
+    test_split: str = ""
+    """The data set's own test rows; empty where it has none: then a tenth of all, by hash."""
+    prompt_column: str = "prompt"
+    """The question, a text or a conversation; dots lead into objects."""
+    answer_column: str = "answer"
+    """The reference: an answer, or a text that states one ("... #### 72")."""
+    id_column: str = ""
+    """A unique id; empty takes a hash of the question."""
+    source_column: str = ""
+    """Where a row comes from, for metrics by source; empty for the task's name alone."""
+    instruction: str = ""
+    """Follows each question that is a text, after a space; empty for none."""
+    bad_answers: Literal["refuse", "skip"] = "refuse"
+    """Rows whose reference cannot be read: refuse the data set naming them, or leave them out aloud."""
+    name: str = ""
+    """First part of ids and the source; empty takes the file's or data set's name."""
+
+    def __post_init__(self) -> None:
+        """Name the task after its data; a slash would end the first part of an id."""
+        if not self.name:
+            object.__setattr__(self, "name", Path(self.path).stem)
+        if not self.name or "/" in self.name:
+            raise ValueError(f"the name of the task is {self.name!r}; give one without a slash")
+
+    def problems(self, split: Split) -> list[Problem]:
+        """The problems of a split in the order of the rows. Changing `instruction` moves none.
+
+        Raises:
+            ValueError: A row lacks a field, or references cannot be read.
+        """
+        return [problem for home, problem in _all_problems(self) if home == split]
+
+    def score(self, problem: Problem, response: Response) -> Score:
+        """1 if the response's final answer is the reference, else 0."""
+        return numeric_reward(problem, response)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gsm8k(Dataset):
+    """Grade-school word problems (Cobbe et al. 2021), 7,473 to train and 1,319 to test."""
+
+    path: str = "openai/gsm8k"
+    subset: str = "main"
+    test_split: str = "test"
+    prompt_column: str = "question"
+    name: str = "gsm8k"
+
+
+def homes(
+    task: Dataset, problem_of: Callable[[Row, str], tuple[str, Problem] | None]
+) -> list[tuple[Split, Problem]]:
+    """Every problem with its split: the first of each key, own test rows first, repeats counted.
+
+    `problem_of(row, place)` gives the key that twins share, and the problem; None leaves it out.
+    """
+    found: dict[str, tuple[Split, Problem]] = {}
+    places: dict[str, str] = {}
+    num_rows = 0
+    splits = [task.test_split, task.train_split] if task.test_split else [task.train_split]
+    for name in splits:
+        for place, row in read_rows(task.path, task.subset, name):
+            made = problem_of(row, place)
+            num_rows += made is not None
+            if made is None or made[0] in found:
+                continue
+            key, problem = made
+            if problem.id in places:
+                raise ValueError(
+                    f"{place}: the id {problem.id!r} is that of {places[problem.id]} too"
+                )
+            places[problem.id] = place
+            found[key] = (_home(task, name, key), problem)
+    if num_rows > len(found):
+        logger.warning("%s: left out %d repeated prompts", task.path, num_rows - len(found))
+    return list(found.values())
+
+
+def _home(task: Dataset, rows: str, key: str) -> Split:
+    """Own test rows are test; of the others a hash takes validation, and test if there is none."""
+    if task.test_split and rows == task.test_split:
+        return "test"
+    home = split_of(key)
+    return "train" if task.test_split and home == "test" else home
+
+
+@lru_cache(maxsize=8)
+def _all_problems(task: Dataset) -> tuple[tuple[Split, Problem], ...]:
+    bad: list[str] = []
+
+    def problem_of(row: Row, place: str) -> tuple[str, Problem] | None:
+        prompt = prompt_of(row, task, place)
+        key = key_of(prompt)
+        answer = text_of(row, task.answer_column, place)
+        if reference_number(answer) is None:
+            bad.append(f"{place}: {answer[-80:]!r}")
+            return None
+        row_id = text_of(row, task.id_column, place) if task.id_column else hashed(key)
+        source = text_of(row, task.source_column, place) if task.source_column else ""
+        if isinstance(prompt, str) and task.instruction:
+            prompt = f"{prompt} {task.instruction}"
+        return key, Problem(
+            id=f"{task.name}/{row_id}",
+            prompt=prompt,
+            answer=answer,
+            source=f"{task.name}/{source}" if source else task.name,
+        )
+
+    problems = homes(task, problem_of)
+    if bad and task.bad_answers == "refuse":
+        raise ValueError(
+            f"{len(bad)} of {len(bad) + len(problems)} answers in field {task.answer_column!r} are "
+            f"not numbers: {'; '.join(bad[:NAMED])}{'; ...' if len(bad) > NAMED else ''}. This task "
+            "grades numbers only: mend the rows, or leave them out with --task.bad-answers skip"
+        )
+    if bad:
+        logger.warning("%s: left out %d rows without a readable answer", task.path, len(bad))
+    return tuple(problems)
+
+
+def prompt_of(row: Row, task: Dataset, place: str) -> str | Messages:
+    """The question: a text, a number written out, or a conversation as it is.
+
+    Raises ValueError for anything else.
+    """
+    value = field_of(row, task.prompt_column, place)
+    if isinstance(value, list) and value and all(_is_message(turn) for turn in value):
+        return tuple({"role": turn["role"], "content": turn["content"]} for turn in value)
+    if isinstance(value, list):
+        raise ValueError(
+            f"{place}: field {task.prompt_column!r} is {str(value)[:80]}; a conversation is a list of "
+            'objects with the texts "role" and "content"'
+        )
+    return text_of(row, task.prompt_column, place)
+
+
+def text_of(row: Row, column: str, place: str) -> str:
+    """The field `column` as text; a number is written out, anything else refused."""
+    value = field_of(row, column, place)
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(f"{place}: field {column!r} is {value!r}; give a text or a number")
+    return str(value)
+
+
+def key_of(prompt: str | Messages) -> str:
+    """What twins share: the words of the prompt with single spaces."""
+    texts = [prompt] if isinstance(prompt, str) else [turn["content"] for turn in prompt]
+    return " ".join(" ".join(texts).split())
+
+
+def hashed(key: str) -> str:
+    """A short id of a key, the same for ever."""
+    return sha256(key.encode()).hexdigest()[:16]
+
+
+def _is_message(turn: Any) -> bool:
+    return isinstance(turn, dict) and all(isinstance(turn.get(k), str) for k in ("role", "content"))

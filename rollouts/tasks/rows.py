@@ -1,0 +1,154 @@
+"""The rows of a data set as dictionaries, each with its place, wherever the data set lies.
+
+A place is a file (.jsonl, .json, .csv, .parquet), a folder with one such file a split, or the
+id of a Hugging Face data set. Leaves out what the rows mean (rollouts/tasks/dataset.py).
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+Located = tuple[str, Row]
+
+
+def read_rows(path: str, subset: str, split: str) -> Iterator[Located]:
+    """(place, row) of every row of a split; a single file has the same rows for any split.
+
+    Example: `read_rows("data/gsm8k", "", "test")` reads `data/gsm8k/test.jsonl`; the place of its
+    third row is "data/gsm8k/test.jsonl, line 3".
+
+    Raises:
+        ValueError: Nothing is there, the split is not, or a row is no object; with the place.
+    """
+    found = Path(path).expanduser()
+    if found.is_dir():
+        return _read_file(_file_of_split(found, split))
+    if found.is_file() or found.suffix in READERS:
+        return _read_file(found)
+    if path.startswith(("/", ".", "~")) or path.count("/") > 1:
+        raise ValueError(f"{path!r} is not there; give the path from {Path.cwd()}, or another")
+    return _from_hub(path, subset, split)
+
+
+def field_of(row: Row, column: str, place: str) -> Any:
+    """The value of a column; dots lead into objects ("reward_model.ground_truth").
+
+    Raises ValueError naming the fields that are there, and the nearest.
+    """
+    value: Any = row
+    if column in row:
+        return row[column]
+    for name in column.split("."):
+        if not isinstance(value, dict) or name not in value:
+            known = list(value) if isinstance(value, dict) else []
+            fields = ", ".join(repr(key) for key in known) or "none"
+            nearest = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            raise ValueError(f"{place}: no field {column!r}; the fields are {fields}{hint}")
+        value = value[name]
+    return value
+
+
+def _file_of_split(folder: Path, split: str) -> Path:
+    for ending in READERS:
+        if (folder / f"{split}{ending}").is_file():
+            return folder / f"{split}{ending}"
+    there = sorted(file.name for file in folder.iterdir() if file.suffix in READERS)
+    raise ValueError(
+        f"{str(folder)!r} holds no file of the split {split!r}; it holds {', '.join(there) or 'none'}"
+    )
+
+
+def _read_file(path: Path) -> Iterator[Located]:
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ValueError(f"{str(path)!r} is none of {', '.join(READERS)}: convert it to one")
+    if not path.is_file():
+        raise ValueError(
+            f"{str(path)!r} is not a file; give the path from {Path.cwd()}, or an absolute one"
+        )
+    return reader(path)
+
+
+def _json_lines(path: Path) -> Iterator[Located]:
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                place = f"{path}, line {number}"
+                yield (
+                    place,
+                    _object(_parsed(line, place, "each line must be one JSON object"), place),
+                )
+
+
+def _json(path: Path) -> Iterator[Located]:
+    rows = _parsed(path.read_bytes(), str(path), "it must be a list of objects")
+    if not isinstance(rows, list):
+        raise ValueError(f"{path}: a JSON {type(rows).__name__}; it must be a list of objects")
+    for number, row in enumerate(rows, start=1):
+        yield f"{path}, row {number}", _object(row, f"{path}, row {number}")
+
+
+def _csv(path: Path) -> Iterator[Located]:
+    import csv
+
+    with path.open(encoding="utf-8", newline="") as lines:
+        for number, row in enumerate(csv.DictReader(lines), start=1):
+            yield f"{path}, row {number}", row
+
+
+def _parquet(path: Path) -> Iterator[Located]:
+    from pyarrow import ArrowException, parquet
+
+    try:
+        file = parquet.ParquetFile(path)
+        number = 0
+        for batch in file.iter_batches():
+            for row in batch.to_pylist():
+                number += 1
+                yield f"{path}, row {number}", row
+    except ArrowException as error:
+        raise ValueError(f"{path}: no whole parquet file ({error})") from error
+
+
+READERS: dict[str, Callable[[Path], Iterator[Located]]] = {
+    ".jsonl": _json_lines,
+    ".json": _json,
+    ".csv": _csv,
+    ".parquet": _parquet,
+}
+"""By the ending of a file's name."""
+
+
+def _from_hub(path: str, subset: str, split: str) -> Iterator[Located]:
+    from datasets import load_dataset  # seconds: only where it is needed
+
+    name = f"{path}/{subset}" if subset else path
+    try:
+        rows = load_dataset(path, subset or None, split=split)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"the data set {name!r} cannot be had ({type(error).__name__}: {reason}): give a local "
+            "file or folder, or see whether the hub answers"
+        ) from error
+    for number, row in enumerate(rows, start=1):
+        yield f"{name} {split}, row {number}", row
+
+
+def _parsed(text: bytes, place: str, wanted: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise ValueError(f"{place}: not valid JSON ({error}); {wanted}") from error
+
+
+def _object(row: Any, place: str) -> Row:
+    if not isinstance(row, dict):
+        raise ValueError(
+            f"{place}: a JSON {type(row).__name__} ({str(row)[:80]!r}); each line must be one object"
+        )
+    return row
