@@ -23,12 +23,16 @@ from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown
 from rollouts.tasks.dataset import Dataset, Gsm8k
 from rollouts.tasks.mixture import Mixture, SingleTask, TaskConfig
+from rollouts.tasks.programs import HumanEval, Mbpp, Programs
 
 TASKS = {
     "arithmetic": Arithmetic,
     "countdown": Countdown,
     "gsm8k": Gsm8k,
     "dataset": Dataset,
+    "human_eval": HumanEval,
+    "mbpp": Mbpp,
+    "programs": Programs,
     "mixture": Mixture,
 }
 

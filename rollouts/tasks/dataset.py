@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from rewards.mathematics import numeric_reward, reference_number
 from rewards.problem import Messages, Problem, Response, Score
@@ -88,8 +88,17 @@ class Gsm8k(Dataset):
     name: str = "gsm8k"
 
 
+class Splits(Protocol):
+    """Where a task's rows lie, and which of them are its own test rows."""
+
+    path: str
+    subset: str
+    train_split: str
+    test_split: str
+
+
 def homes(
-    task: Dataset, problem_of: Callable[[Row, str], tuple[str, Problem] | None]
+    task: Splits, problem_of: Callable[[Row, str], tuple[str, Problem] | None]
 ) -> list[tuple[Split, Problem]]:
     """Every problem with its split: the first of each key, own test rows first, repeats counted.
 
@@ -98,8 +107,7 @@ def homes(
     found: dict[str, tuple[Split, Problem]] = {}
     places: dict[str, str] = {}
     num_rows = 0
-    splits = [task.test_split, task.train_split] if task.test_split else [task.train_split]
-    for name in splits:
+    for name in filter(None, (task.test_split, task.train_split)):
         for place, row in read_rows(task.path, task.subset, name):
             made = problem_of(row, place)
             num_rows += made is not None
@@ -117,7 +125,7 @@ def homes(
     return list(found.values())
 
 
-def _home(task: Dataset, rows: str, key: str) -> Split:
+def _home(task: Splits, rows: str, key: str) -> Split:
     """Own test rows are test; of the others a hash takes validation, and test if there is none."""
     if task.test_split and rows == task.test_split:
         return "test"

@@ -8,8 +8,9 @@ from rollouts.sampler import Split
 from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown
 from rollouts.tasks.dataset import Dataset, Gsm8k
+from rollouts.tasks.programs import HumanEval, Mbpp, Programs
 
-SingleTask = Arithmetic | Countdown | Gsm8k | Dataset
+SingleTask = Arithmetic | Countdown | Gsm8k | Dataset | HumanEval | Mbpp | Programs
 
 
 @dataclass(frozen=True, kw_only=True)
