@@ -32,14 +32,14 @@ def bubblewrap_argv(
     argv += ["--die-with-parent", "--new-session", "--clearenv", "--hostname", "box"]
     for name, value in environment.items():
         argv += ["--setenv", name, value]
-    for root in roots:
-        argv += ["--ro-bind", root, root]
-    argv += _library_folders()
     argv += ["--proc", "/proc", "--dev", "/dev", "--size", str(1 << 20), "--tmpfs", "/dev/shm"]
     if scratch:
         argv += ["--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp"]
     else:
         argv += ["--remount-ro", "/dev/shm", "--dir", "/tmp"]
+    for root in roots:  # after /tmp, where one may be
+        argv += ["--ro-bind", root, root]
+    argv += _library_folders()
     argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
     return [*argv, "--seccomp", str(seccomp_fd)]
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 HEADER_BYTES = 4
 CHUNK_BYTES = 1 << 16
+KILL_S = 2.0
+"""For bubblewrap to end by itself once the first process inside is dead."""
 
 
 class TooLong(Exception):
@@ -77,21 +79,23 @@ def exchange(
     os.set_blocking(source, False)
     os.set_blocking(target, False)
     view, chunks, size, ended = memoryview(given), [], 0, False
-    while not ended:
-        if view:
-            view = _write_some(target, view)
-        if not view and not process.stdin.closed:
-            process.stdin.close()
-        if time.monotonic() >= deadline:
-            raise TimeoutError
-        ended = process.poll() is not None
-        if not ended:
-            _pause(source, target if view else None, deadline)
-        while chunk := _read_some(source):
-            chunks.append(chunk)
-            size += len(chunk)
-            if size > max_bytes:
-                raise TooLong(f"more than {max_bytes} bytes of output")
+    end = os.pidfd_open(process.pid)
+    try:
+        while not ended:
+            if view:
+                view = _write_some(target, view)
+            if not view and not process.stdin.closed:
+                process.stdin.close()
+            if time.monotonic() >= deadline:
+                raise TimeoutError
+            ended = _pause(end, source, target if view else None, deadline)
+            while chunk := _read_some(source):
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > max_bytes:
+                    raise TooLong(f"more than {max_bytes} bytes of output")
+    finally:
+        os.close(end)
     return b"".join(chunks)
 
 
@@ -105,11 +109,9 @@ def kill(process: subprocess.Popen[bytes]) -> int:
         children = _children(process.pid)
         for child in children:
             _kill_child(process.pid, child)
-        try:
-            process.wait(1.0 if children else 0.0)
-        except subprocess.TimeoutExpired:
+        if not children or not _ends(process.pid, KILL_S):
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        process.wait()
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()
@@ -162,12 +164,26 @@ def _read_some(source: int) -> bytes:
         return b""
 
 
-def _pause(source: int, target: int | None, deadline: float) -> None:
-    """Until there is something to read or write, or 20 ms to look whether the process has ended."""
+def _ends(pid: int, seconds: float) -> bool:
+    """Whether a child of ours ends in that time; it is not reaped."""
+    end = os.pidfd_open(pid)
+    try:
+        _await(end, select.POLLIN, time.monotonic() + seconds)
+    except TimeoutError:
+        return False
+    finally:
+        os.close(end)
+    return True
+
+
+def _pause(end: int, source: int, target: int | None, deadline: float) -> bool:
+    """Wait until there is something to read or write, or the process has ended: then True."""
     poll = select.poll()
+    poll.register(end, select.POLLIN)
     poll.register(source, select.POLLIN)
     if target is not None:
         poll.register(target, select.POLLOUT)
-    events = poll.poll(min(20.0, max(0.0, deadline - time.monotonic()) * 1000))
-    if events and all(event & ~select.POLLHUP == 0 for _, event in events):
+    events = dict(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+    if events and all(event & ~select.POLLHUP == 0 for event in events.values()):
         time.sleep(0.002)  # its output is closed and it lives on
+    return end in events

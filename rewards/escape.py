@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from rewards.sandbox import Sandbox
 
 TIMEOUT_S = 20.0
+PUBLIC = {"PATH", "HOME", "PWD", "LC_ALL", "LC_CTYPE", "PYTHONHASHSEED", "OMP_NUM_THREADS"}
+"""Variables that a program may see; the host's are others, or have the same names."""
 
 
 def escapes(sandbox: "Sandbox") -> str:
     """Why `sandbox` cannot be used, in words; "" if it started and nothing got out of it."""
-    from rewards.sandbox import ENVIRONMENT, Limits, jailed_source
+    from rewards.sandbox import Limits, jailed_source
 
     nonce = secrets.token_hex(16)
     with (
@@ -34,7 +36,7 @@ def escapes(sandbox: "Sandbox") -> str:
             "file": file.name,
             "port": listener.getsockname()[1],
             "pid": os.getpid(),
-            "variables": sorted(set(os.environ) - {*ENVIRONMENT, "PWD", "LC_CTYPE"}),
+            "variables": sorted(set(os.environ) - PUBLIC),
         }
         try:
             process = sandbox.start(jailed_source("probe"), Limits())

@@ -127,7 +127,7 @@ def main():
     null = posix.open("/dev/null", posix.O_RDWR)
     for descriptor in (0, 1, 2):
         posix.dup2(null, descriptor)
-    sys.path[:] = [folder for folder in sys.path if folder]
+    posix.close(null)
     builtins.exit = builtins.quit = sys.exit
     send(answers, b"ready")
     sources = receive(requests)

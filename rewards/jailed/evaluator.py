@@ -16,7 +16,6 @@ import random
 import re  # noqa: F401
 import signal
 import string  # noqa: F401
-import sys
 import typing  # noqa: F401
 
 MAX_DEPTH = 50
@@ -238,7 +237,7 @@ def main():
     null = os.open("/dev/null", os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(null, descriptor)
-    sys.path[:] = [folder for folder in sys.path if folder]
+    os.close(null)
     send(target, b"ready")
     while True:
         receive(source)

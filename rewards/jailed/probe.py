@@ -4,6 +4,7 @@ Reads one JSON line: a file of the host's, the port of a listener there, the hos
 and the names of its environment variables. Writes one JSON line with what it could do.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -33,12 +34,10 @@ def attempts(host):
 def sees_environment(names):
     """True if a variable of the host's is here or in the environment of a visible process."""
     found = set(os.environ)
-    for process in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            with open(f"/proc/{process}/environ") as file:
+    with contextlib.suppress(OSError):
+        for process in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError), open(f"/proc/{process}/environ") as file:
                 found |= {pair.partition("=")[0] for pair in file.read().split("\0")}
-        except OSError:
-            pass
     return bool(found & names)
 
 

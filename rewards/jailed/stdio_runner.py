@@ -15,8 +15,9 @@ def main():
     """Read the program, make this interpreter look like its own, run it."""
     posix.write(1, b"ready")
     source = exactly(int.from_bytes(exactly(4), "big"))
-    posix.dup2(posix.open("/dev/null", posix.O_RDWR), 2)
-    sys.path[:] = [folder for folder in sys.path if folder]
+    null = posix.open("/dev/null", posix.O_RDWR)
+    posix.dup2(null, 2)
+    posix.close(null)
     sys.argv[:] = ["program.py"]
     builtins.exit = builtins.quit = sys.exit
     module = type(sys)("__main__")
