@@ -10,20 +10,23 @@ one killed while idle breaks the whole pool, it stops a worker with up to three 
 grace, and it cannot choose a fresh worker for a retry. Several machines are left out.
 """
 
+import logging
 import os
 import pickle
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any, Protocol
 
 from rewards.adapters import FORMS, AdaptedReward, adapted
-from rewards.problem import Problem, Response, Score
+from rewards.problem import Problem, Response, Score, Verdict
 from rewards.purity import Purity, ScoreCache, cache_key, purity_of
 from rewards.supervisor import Outcome, PoolClosedError, Supervisor, control
+
+logger = logging.getLogger(__name__)
 
 CACHE_ENTRIES = 100_000
 MAX_WORKERS = 16
@@ -63,28 +66,46 @@ class Scorer(Protocol):
         """One Score a response, as soon as they are there."""
         ...
 
+    def check(self, problem: Problem) -> None:
+        """Raise ValueError if the reward does not work on a problem's own answer."""
+        ...
+
     def __call__(self, problem: Problem, response: Response) -> Score: ...
 
 
 class Inline:
-    """A scorer in the caller's own thread: the reward is trusted to return, and may raise."""
+    """A scorer in the caller's own thread: the reward is trusted to return."""
 
     def __init__(self, reward: Callable[..., Any]):
-        self._reward = adapted(reward)
+        """Raises ValueError if the reward has no known form."""
+        self.reward = adapted(reward)
 
     @property
     def takes_group(self) -> bool:
         """As the reward does."""
-        return self._reward.takes_group
+        return self.reward.takes_group
 
     def submit(self, problem: Problem, responses: Sequence[Response]) -> Future[list[Score]]:
-        """A future that is done."""
+        """A future that is done; what the reward raises is logged and becomes grader_error."""
         future: Future[list[Score]] = Future()
-        future.set_result(self._reward.score(problem, responses))
+        try:
+            future.set_result(self.reward.score(problem, responses))
+        except Exception as error:  # noqa: BLE001  the boundary: a reward is anyone's code
+            _log_once(f"{type(error).__name__}: {error}")
+            future.set_result([Score(value=0.0, verdict=Verdict.GRADER_ERROR)] * len(responses))
         return future
 
+    def check(self, problem: Problem) -> None:
+        """As `RewardPool.check`."""
+        try:
+            scores = self.reward.score(problem, [control(problem)])
+            outcome = Outcome(scores=scores)
+        except Exception as error:  # noqa: BLE001  the boundary again
+            outcome = Outcome(scores=[], failure=f"raised {type(error).__name__}: {error}")
+        _check_outcome(outcome, problem)
+
     def __call__(self, problem: Problem, response: Response) -> Score:
-        return self._reward.score(problem, [response])[0]
+        return self.submit(problem, [response]).result()[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,13 +183,7 @@ class RewardPool:
         """
         future: Future[Outcome] = Future()
         self._put(lambda supervisor: supervisor.attempt(problem, [control(problem)]), future)
-        outcome = future.result()
-        if outcome.is_ours:
-            said = outcome.failure or f"gave the verdict {outcome.scores[0].verdict}"
-            raise ValueError(
-                f"the reward {said} on problem {problem.id}, tried with the text of its own "
-                f"answer {problem.answer[:80]!r}; mend it first. {FORMS}"
-            )
+        _check_outcome(future.result(), problem)
 
     def close(self) -> None:
         """End every process; what was not scored is cancelled. Closing twice is harmless."""
@@ -242,3 +257,18 @@ def _pickled(reward: AdaptedReward) -> bytes:
             f"the reward cannot be sent to a scoring process ({type(error).__name__}: {error}); "
             "define it at the top level of a module, or set scoring.workers to 0"
         ) from error
+
+
+def _check_outcome(outcome: Outcome, problem: Problem) -> None:
+    if outcome.is_ours:
+        said = outcome.failure or f"gave the verdict {outcome.scores[0].verdict}"
+        raise ValueError(
+            f"the reward {said} on problem {problem.id}, tried with the text of its own "
+            f"answer {problem.answer[:80]!r}; mend it first. {FORMS[0].upper()}{FORMS[1:]}"
+        )
+
+
+@lru_cache(maxsize=1024)  # bounded: a message can hold model text
+def _log_once(message: str) -> None:
+    """Log the exception being handled; the cache makes a second call with `message` a no-op."""
+    logger.error("a reward failed: %s", message, exc_info=True)
