@@ -7,7 +7,7 @@ import asyncio
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 from importlib import import_module
@@ -67,13 +67,9 @@ class AdaptedReward:
         something else than a finite number or a Score for each response.
         """
         if not self.takes_group:
-            calls = [self._call_one(problem, response) for response in responses]
-            if any(inspect.isawaitable(value) for value in calls):
-                calls = _runner().run(_gathered(calls))
+            calls = _awaited([self._call_one(problem, response) for response in responses])
             return [as_score(value) for value in calls]
         values = self._call_group(problem, list(responses))
-        if inspect.isawaitable(values):
-            (values,) = _runner().run(_gathered([values]))
         if isinstance(values, str | bytes | dict) or not hasattr(values, "__len__"):
             raise TypeError(
                 f"the reward gave {type(values).__name__}; a list of {len(responses)} numbers or "
@@ -92,10 +88,21 @@ class AdaptedReward:
 
     def _call_group(self, problem: Problem, responses: list[Response]) -> Any:
         if self.form is Form.GROUP:
-            return self.reward(problem, responses)
+            return _awaited(self.reward(problem, responses))
         if self.form is Form.BATCH:
-            return self.reward([problem] * len(responses), responses)
-        return self.reward(**trl_arguments(problem, responses, self.columns))
+            return _awaited(self.reward([problem] * len(responses), responses))
+        try:
+            given = trl_arguments(problem, responses, self.columns)
+            return _awaited(self.reward(**given))
+        except (TypeError, AttributeError, KeyError):
+            if not isinstance(problem.prompt, str):
+                raise
+            asked = replace(problem, prompt=({"role": "user", "content": problem.prompt},))
+            try:
+                return _awaited(self.reward(**trl_arguments(asked, responses, self.columns)))
+            except Exception:  # noqa: BLE001  of the two failures the first one tells more
+                pass
+            raise
 
 
 def adapted(reward: Callable[..., Any]) -> AdaptedReward:
@@ -158,7 +165,7 @@ def load_reward(spec: str) -> Callable[..., Any]:
             )
         found = getattr(found, part)
     if not callable(found):
-        raise ValueError(f"the reward {spec!r} is a {type(found).__name__}; {FORMS}")
+        raise ValueError(f"the reward {spec!r} is {found!r:.80}, no function; {FORMS}")
     return found
 
 
@@ -190,8 +197,9 @@ def trl_arguments(
 ) -> dict[str, Any]:
     """What TRL would hand to a reward: lists of one entry a completion.
 
-    Texts for a prompt that is a text, messages for a conversation. A completion holds what the
-    template wrote of the answer too.
+    Texts for a prompt that is a text, messages for a conversation, as TRL does; a reward that
+    fails on texts is given messages instead. A completion holds what the template wrote of the
+    answer too.
     """
     count = len(responses)
     plain = isinstance(problem.prompt, str)
@@ -229,9 +237,16 @@ def _columns(name: str, parameters: Sequence[inspect.Parameter]) -> tuple[str, .
     return known
 
 
-async def _gathered(values: Sequence[Any]) -> list[Any]:
-    """Every value, awaited together where it can be."""
+def _awaited(value: Any) -> Any:
+    """A value, or a list of them, awaited together where it can be."""
+    values = value if isinstance(value, list) else [value]
+    if any(inspect.isawaitable(item) for item in values):
+        values = _runner().run(_gathered(values))
+        return values if isinstance(value, list) else values[0]
+    return value
 
+
+async def _gathered(values: Sequence[Any]) -> list[Any]:
     async def one(value: Any) -> Any:
         return await value if inspect.isawaitable(value) else value
 

@@ -175,6 +175,12 @@ class RewardPool:
     def __call__(self, problem: Problem, response: Response) -> Score:
         return self.submit(problem, [response]).result()[0]
 
+    def examine(self, problem: Problem, responses: Sequence[Response]) -> Future[Outcome]:
+        """As `submit`, never from the cache, with what went wrong and the seconds it took."""
+        future: Future[Outcome] = Future()
+        self._put(lambda supervisor: supervisor.grade(problem, tuple(responses)), future)
+        return future
+
     def check(self, problem: Problem) -> None:
         """Score the problem's own reference answer once, before anything is trained.
 

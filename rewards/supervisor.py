@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from sys import path as import_path
 from threading import Lock
@@ -29,6 +29,14 @@ logger = logging.getLogger(__name__)
 START_S = 60.0
 """A process must have imported its reward by then."""
 MAX_ANSWER_BYTES = 1 << 20
+START = """
+import json, sys
+sys.path += [folder for folder in json.loads(sys.argv[4]) if folder not in sys.path]
+from rewards.worker import main
+main()
+"""
+"""Finds what the trainer finds. Its folders come last: a library may have put one there that
+would hide the standard library."""
 
 
 class PoolClosedError(RuntimeError):
@@ -44,12 +52,14 @@ class Outcome:
         failure: What went wrong, "" if nothing did.
         died: True if the process was lost, by a crash, the deadline or its memory limit.
         settled: True if the reward itself gave the scores, so that they may be kept.
+        seconds: Of the last try.
     """
 
     scores: list[Score]
     failure: str = ""
     died: bool = False
     settled: bool = False
+    seconds: float = 0.0
 
     @property
     def is_ours(self) -> bool:
@@ -101,18 +111,9 @@ class Supervisor:
             self.start()
         except ValueError as error:
             return Outcome(scores=[], failure=str(error))
-        deadline = time.monotonic() + self._deadline_s * len(responses)
-        try:
-            self._channel.send(pickle.dumps((problem, tuple(responses))), deadline)
-            answer = self._answer(deadline)
-            if "scores" in answer:
-                return Outcome(scores=[_score(row) for row in answer["scores"]], settled=True)
-        except (ChannelClosedError, TimeoutError, TypeError, KeyError, ValueError) as error:
-            return Outcome(scores=[], failure=self._ended(error), died=True)
-        if "died" in answer:
-            self.stop()
-            return Outcome(scores=[], failure=answer["died"], died=True)
-        return Outcome(scores=[], failure=f"raised {answer.get('raised')}")
+        began = time.monotonic()
+        outcome = self._ask(problem, responses, began + self._deadline_s * len(responses))
+        return replace(outcome, seconds=time.monotonic() - began)
 
     def grade(self, problem: Problem, responses: Sequence[Response]) -> Outcome:
         """Scores for all responses, whatever the reward does.
@@ -135,11 +136,11 @@ class Supervisor:
         failure = second.failure or first.failure
         if not (sound and second.died):
             _log_once(f"a reward failed twice and its score is left out: it {failure}", problem.id)
-            return _all(responses, Verdict.GRADER_ERROR)
+            return replace(second, scores=_all(responses, Verdict.GRADER_ERROR))
         if len(responses) > 1:
             return self._without_culprits(problem, responses)
         _log_once(f"a response broke the reward twice and scores 0: it {failure}", problem.id)
-        return _all(responses, Verdict.MALFORMED)
+        return replace(second, scores=_all(responses, Verdict.MALFORMED))
 
     def stop(self) -> None:
         """End the process with all that it started, and wait for it."""
@@ -164,16 +165,29 @@ class Supervisor:
             if self._closed:
                 ours.close()
                 raise PoolClosedError("the reward pool is closed")
-            words = ["-m", "rewards.worker", theirs.fileno(), os.getpid(), self._memory_bytes]
+            words = [theirs.fileno(), os.getpid(), self._memory_bytes, json.dumps(import_path)]
             self._channel = Channel(ours)
             self._process = subprocess.Popen(
-                [sys.executable, *map(str, words)],
+                [sys.executable, "-c", START, *map(str, words)],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # what a reward prints does not mix with the run's own lines
                 env=_environment(),
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,  # Ctrl-C is for the trainer; a kill takes the whole group
             )
+
+    def _ask(self, problem: Problem, responses: Sequence[Response], deadline: float) -> Outcome:
+        try:
+            self._channel.send(pickle.dumps((problem, tuple(responses))), deadline)
+            answer = self._answer(deadline)
+            if len(answer.get("scores", ())) == len(responses):
+                return Outcome(scores=[_score(row) for row in answer["scores"]], settled=True)
+        except (ChannelClosedError, TimeoutError, TypeError, KeyError, ValueError) as error:
+            return Outcome(scores=[], failure=self._ended(error), died=True)
+        if "died" in answer:
+            self.stop()
+            return Outcome(scores=[], failure=answer["died"], died=True)
+        return Outcome(scores=[], failure=f"raised {answer.get('raised')}")
 
     def _answer(self, deadline: float) -> dict[str, Any]:
         """The next message of the process; one that is not as it writes them counts as its end."""
@@ -205,7 +219,7 @@ class Supervisor:
         rest = [r for r, is_broken in zip(responses, broken, strict=True) if not is_broken]
         if len(rest) in (0, len(responses)):
             verdict = Verdict.GRADER_ERROR if rest else Verdict.MALFORMED
-            return _all(responses, verdict)
+            return Outcome(scores=_all(responses, verdict), failure="ended for the whole group")
         graded = iter(self.grade(problem, rest).scores)
         malformed = Score(value=0.0, verdict=Verdict.MALFORMED)
         return Outcome(scores=[malformed if is_broken else next(graded) for is_broken in broken])
@@ -216,8 +230,8 @@ def control(problem: Problem) -> Response:
     return Response(text=problem.answer)
 
 
-def _all(responses: Sequence[Response], verdict: Verdict) -> Outcome:
-    return Outcome(scores=[Score(value=0.0, verdict=verdict) for _ in responses])
+def _all(responses: Sequence[Response], verdict: Verdict) -> list[Score]:
+    return [Score(value=0.0, verdict=verdict) for _ in responses]
 
 
 def _score(row: dict[str, Any]) -> Score:
@@ -232,10 +246,9 @@ def _kill(process: subprocess.Popen) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """The trainer's, with its import path, and without the libraries that it preloads."""
+    """The trainer's, with one thread, and without the libraries that it preloads for speed."""
     kept = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-    folders = [folder for folder in import_path if folder]
-    return kept | {"PYTHONPATH": os.pathsep.join(folders), "OMP_NUM_THREADS": "1"}
+    return kept | {"OMP_NUM_THREADS": "1"}
 
 
 @lru_cache(maxsize=1024)  # bounded: a message can hold model text

@@ -1,7 +1,7 @@
 """The inside of a scoring process: grade what is sent, one item at a time, until told to end.
 
-Started by rewards/pool.py as `python -m rewards.worker DESCRIPTOR PARENT MEMORY_BYTES`; never
-imports torch unless the reward itself does.
+Started by rewards/supervisor.py with its descriptor, its parent's number and its memory in bytes
+as arguments; never imports torch unless the reward itself does.
 """
 
 import ctypes
@@ -95,7 +95,3 @@ def _described(error: Exception) -> str:
 def _encoded(answer: dict[str, Any]) -> bytes:
     """JSON, so that nothing from here is ever unpickled by the trainer."""
     return json.dumps(answer).encode()
-
-
-if __name__ == "__main__":
-    main()

@@ -128,7 +128,8 @@ def children() -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process().children()
-        if child.status() != psutil.STATUS_ZOMBIE and "rewards.worker" in " ".join(child.cmdline())
+        if child.status() != psutil.STATUS_ZOMBIE
+        and "from rewards.worker" in " ".join(child.cmdline())
     ]
 
 
