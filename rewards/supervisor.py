@@ -180,8 +180,11 @@ class Supervisor:
         try:
             self._channel.send(pickle.dumps((problem, tuple(responses))), deadline)
             answer = self._answer(deadline)
-            if len(answer.get("scores", ())) == len(responses):
-                return Outcome(scores=[_score(row) for row in answer["scores"]], settled=True)
+            if "scores" in answer:
+                scores = [_score(row) for row in answer["scores"]]
+                if len(scores) != len(responses):
+                    raise ChannelClosedError(f"{len(scores)} scores for {len(responses)} responses")
+                return Outcome(scores=scores, settled=True)
         except (ChannelClosedError, TimeoutError, TypeError, KeyError, ValueError) as error:
             return Outcome(scores=[], failure=self._ended(error), died=True)
         if "died" in answer:

@@ -64,6 +64,19 @@ def obey(text):
     if text == "half a message":
         os.write(int(sys.argv[1]), (100).to_bytes(8, "big") + b"{")
         time.sleep(1000)
+    if text == "drip":
+        os.write(int(sys.argv[1]), (1000).to_bytes(8, "big"))
+        for _ in range(1000):
+            os.write(int(sys.argv[1]), b" ")
+            time.sleep(0.1)
+    if text == "forged":
+        answer = b'{"scores": [{"value": 9.0, "verdict": "correct", "parts": {}}, {}]}'
+        os.write(int(sys.argv[1]), len(answer).to_bytes(8, "big") + answer)
+        time.sleep(1000)
+    if text == "two at once":
+        answer = b'{"scores": [%s, %s]}' % ((b'{"value": 9.0, "verdict": "correct", "parts": {}}',) * 2)
+        os.write(int(sys.argv[1]), len(answer).to_bytes(8, "big") + answer)
+        time.sleep(1000)
     if text == "offspring":
         child = subprocess.Popen(["sleep", "1000"])
         (HERE / "offspring").write_text(str(child.pid))
@@ -161,6 +174,9 @@ def test_scores_are_those_of_the_reward_itself():
         "swell at once",
         "garble",
         "half a message",
+        "drip",
+        "forged",
+        "two at once",
     ],
 )
 def test_a_text_that_kills_the_grader_costs_itself_only_and_scores_nothing(reward, text):
