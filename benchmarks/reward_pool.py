@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from rewards.mathematics import numeric_reward
-from rewards.pool import Inline, RewardPool, Scorer, ScoringConfig
+from rewards.pool import RewardPool, ScoringConfig
 from rewards.problem import Problem, Response
+from rewards.scorer import Inline, Scorer
 
 PROBLEM = Problem(id="bench/1", prompt="What is 3 + 5?", answer="8", source="bench")
 REASONING = "First I add 3 and 5, which gives 8. "

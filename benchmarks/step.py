@@ -86,7 +86,7 @@ def build(arguments: argparse.Namespace, folder: Path) -> tuple[Any, Timed]:
     from recipes import launch
     from recipes.config import to_yaml
     from recipes.presets import quickstart
-    from rewards.pool import Inline
+    from rewards.scorer import Inline
     from rl.run_folder import RunFolder
     from rollouts.models import resolve_model
 

@@ -26,8 +26,8 @@ from recipes.progress import Progress, show_result
 from recipes.scoring import pooled, reward_of
 from recipes.stopping import Stopper
 from recipes.versions import changed_versions, versions
-from rewards.pool import Inline, Scorer
 from rewards.problem import Problem
+from rewards.scorer import Inline, Scorer
 from rl.checkpoint import RunState
 from rl.run_folder import AtomicFolder, RunFolder
 from rl.train import Clock, Reporter, Trainer, restore, synchronise, train

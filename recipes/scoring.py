@@ -7,8 +7,9 @@ from recipes.config import RunConfig, nearest
 from rewards.adapters import AdaptedReward, adapted, load_reward
 from rewards.compose import r1_reward, r1_zero_reward
 from rewards.language import language_reward
-from rewards.pool import RewardPool, Scorer
+from rewards.pool import RewardPool
 from rewards.problem import Problem, RewardFn
+from rewards.scorer import Scorer
 
 NAMED: dict[str, Callable[[RewardFn], RewardFn]] = {
     "accuracy": lambda accuracy: accuracy,

@@ -10,23 +10,21 @@ one killed while idle breaks the whole pool, it stops a worker with up to three 
 grace, and it cannot choose a fresh worker for a retry. Several machines are left out.
 """
 
-import logging
 import os
 import pickle
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from queue import SimpleQueue
 from threading import Lock, Thread
-from typing import Any, Protocol
+from typing import Any
 
-from rewards.adapters import FORMS, AdaptedReward, adapted
-from rewards.problem import Problem, Response, Score, Verdict
+from rewards.adapters import AdaptedReward, adapted
+from rewards.problem import Problem, Response, Score
 from rewards.purity import Purity, ScoreCache, cache_key, purity_of
+from rewards.scorer import check_outcome
 from rewards.supervisor import Outcome, PoolClosedError, Supervisor, control
-
-logger = logging.getLogger(__name__)
 
 CACHE_ENTRIES = 100_000
 MAX_WORKERS = 16
@@ -52,60 +50,6 @@ class ScoringConfig:
         for name in ("deadline_s", "memory_gib"):
             if not 0 < getattr(self, name) < 1e6:
                 raise ValueError(f"scoring.{name} is {getattr(self, name)}: use more than 0")
-
-
-class Scorer(Protocol):
-    """Scores responses now or later; called with one response it waits."""
-
-    @property
-    def takes_group(self) -> bool:
-        """True if the responses to a problem must be submitted together."""
-        ...
-
-    def submit(self, problem: Problem, responses: Sequence[Response]) -> Future[list[Score]]:
-        """One Score a response, as soon as they are there."""
-        ...
-
-    def check(self, problem: Problem) -> None:
-        """Raise ValueError if the reward does not work on a problem's own answer."""
-        ...
-
-    def __call__(self, problem: Problem, response: Response) -> Score: ...
-
-
-class Inline:
-    """A scorer in the caller's own thread: the reward is trusted to return."""
-
-    def __init__(self, reward: Callable[..., Any]):
-        """Raises ValueError if the reward has no known form."""
-        self.reward = adapted(reward)
-
-    @property
-    def takes_group(self) -> bool:
-        """As the reward does."""
-        return self.reward.takes_group
-
-    def submit(self, problem: Problem, responses: Sequence[Response]) -> Future[list[Score]]:
-        """A future that is done; what the reward raises is logged and becomes grader_error."""
-        future: Future[list[Score]] = Future()
-        try:
-            future.set_result(self.reward.score(problem, responses))
-        except Exception as error:  # noqa: BLE001  the boundary: a reward is anyone's code
-            _log_once(f"{type(error).__name__}: {error}")
-            future.set_result([Score(value=0.0, verdict=Verdict.GRADER_ERROR)] * len(responses))
-        return future
-
-    def check(self, problem: Problem) -> None:
-        """As `RewardPool.check`."""
-        try:
-            scores = self.reward.score(problem, [control(problem)])
-            outcome = Outcome(scores=scores)
-        except Exception as error:  # noqa: BLE001  the boundary again
-            outcome = Outcome(scores=[], failure=f"raised {type(error).__name__}: {error}")
-        _check_outcome(outcome, problem)
-
-    def __call__(self, problem: Problem, response: Response) -> Score:
-        return self.submit(problem, [response]).result()[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,7 +133,7 @@ class RewardPool:
         """
         future: Future[Outcome] = Future()
         self._put(lambda supervisor: supervisor.attempt(problem, [control(problem)]), future)
-        _check_outcome(future.result(), problem)
+        check_outcome(future.result(), problem)
 
     def close(self) -> None:
         """End every process; what was not scored is cancelled. Closing twice is harmless."""
@@ -263,18 +207,3 @@ def _pickled(reward: AdaptedReward) -> bytes:
             f"the reward cannot be sent to a scoring process ({type(error).__name__}: {error}); "
             "define it at the top level of a module, or set scoring.workers to 0"
         ) from error
-
-
-def _check_outcome(outcome: Outcome, problem: Problem) -> None:
-    if outcome.is_ours:
-        said = outcome.failure or f"gave the verdict {outcome.scores[0].verdict}"
-        raise ValueError(
-            f"the reward {said} on problem {problem.id}, tried with the text of its own "
-            f"answer {problem.answer[:80]!r}; mend it first. {FORMS[0].upper()}{FORMS[1:]}"
-        )
-
-
-@lru_cache(maxsize=1024)  # bounded: a message can hold model text
-def _log_once(message: str) -> None:
-    """Log the exception being handled; the cache makes a second call with `message` a no-op."""
-    logger.error("a reward failed: %s", message, exc_info=True)

@@ -9,8 +9,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from rewards.pool import Scorer
 from rewards.problem import Problem, Response, Score, Verdict
+from rewards.scorer import Scorer
 from rollouts.rollout import Completion, Group, Request, Rollout, Sampling
 from rollouts.sampler import Sampler
 from rollouts.seeds import request_seed
@@ -55,7 +55,7 @@ class Collector:
     Attributes:
         render: A problem's prompt as ids.
         prefill: What the template wrote of the answer.
-        score: The reward, at work beside the sampling (`rewards.pool`).
+        score: The reward, at work beside the sampling (rewards.scorer).
         group_size: Completions for each problem, G.
         seed: Of the run; request seeds derive from (seed, round, problem, sample).
     """

@@ -16,8 +16,9 @@ import pytest
 from recipes.config import RunConfig, differences, from_yaml, to_yaml
 from recipes.preflight import check_config
 from recipes.scoring import pooled, reward_of
-from rewards.pool import Inline, RewardPool, ScoringConfig
+from rewards.pool import RewardPool, ScoringConfig
 from rewards.problem import Problem, Response
+from rewards.scorer import Inline
 from rollouts.tasks.arithmetic import Arithmetic
 
 ROOT = Path(__file__).resolve().parent.parent

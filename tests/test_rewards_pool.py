@@ -14,8 +14,9 @@ from benchmarks.reward_pool import pool_overhead
 from rewards.adapters import load_reward
 from rewards.compose import r1_zero_reward
 from rewards.mathematics import numeric_reward
-from rewards.pool import Inline, RewardPool, ScoringConfig
+from rewards.pool import RewardPool, ScoringConfig
 from rewards.problem import Problem, Response, Score, Verdict
+from rewards.scorer import Inline
 from rewards.supervisor import PoolClosedError
 
 ROOT = Path(__file__).resolve().parent.parent

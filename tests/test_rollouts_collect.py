@@ -7,8 +7,9 @@ from threading import Event
 import pytest
 
 from rewards.mathematics import numeric_reward
-from rewards.pool import Inline, RewardPool, ScoringConfig
+from rewards.pool import RewardPool, ScoringConfig
 from rewards.problem import Problem, Response, Score, Verdict
+from rewards.scorer import Inline
 from rollouts.collect import (
     Collector,
     GraderFailureError,
