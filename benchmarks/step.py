@@ -86,6 +86,7 @@ def build(arguments: argparse.Namespace, folder: Path) -> tuple[Any, Timed]:
     from recipes import launch
     from recipes.config import to_yaml
     from recipes.presets import quickstart
+    from rewards.scorer import Inline
     from rl.run_folder import RunFolder
     from rollouts.models import resolve_model
 
@@ -103,7 +104,7 @@ def build(arguments: argparse.Namespace, folder: Path) -> tuple[Any, Timed]:
     )
     model = resolve_model(config.model)
     score = Timed(coin)
-    data = replace(launch.load_data(config, model), score=score)
+    data = replace(launch.load_data(config, model), score=Inline(score))
     run_folder = RunFolder.create(folder / "run", to_yaml(config), {})
     run = launch.build(config, model, data, run_folder, Silent(), lambda: False)
     return run, score

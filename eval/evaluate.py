@@ -11,7 +11,8 @@ from typing import Any
 from eval.estimators import answer_key, majority_at_k, pass_at_k
 from eval.intervals import Interval, mean_interval
 from rewards.problem import Problem, Response, RewardFn, Verdict
-from rollouts.rollout import Completion, Request, Sampling
+from rewards.scorer import Scorer, scored_in_order
+from rollouts.rollout import Request, Sampling
 from rollouts.sampler import Sampler, Split
 from rollouts.seeds import request_seed
 
@@ -147,7 +148,7 @@ def evaluate(
     sampling: Sampling,
     num_samples: int,
     seed: int,
-    score: RewardFn,
+    score: RewardFn | Scorer,
     answer_of: Callable[[str], str | None] | None = answer_key,
     k: int | None = None,
     prefill: str = "",
@@ -176,16 +177,10 @@ def evaluate(
     owners = [problem for problem in problems for _ in range(num_samples)]
     problem_of = {r.id: problem for r, problem in zip(requests, owners, strict=True)}
     finished: dict[str, _Sample] = {}
-    for completion in _answers(sampler, requests):
-        problem = problem_of[completion.request_id]
-        response = Response(
-            text=completion.text,
-            prefill=prefill,
-            num_tokens=len(completion.token_ids),
-            max_tokens=sampling.max_tokens,
-            finish=completion.finish,
-        )
-        finished[completion.request_id] = _graded(problem, response, score, answer_of)
+    answers = _answers(sampler, requests, prefill)
+    items = ((name, problem_of[name], response) for name, response in answers)
+    for name, response, given in scored_in_order(score, items):
+        finished[name] = _graded(response, given.verdict, answer_of)
     samples = [finished[request.id] for request in requests]
     return EvalResult(
         label=label,
@@ -226,17 +221,26 @@ def _requests(
     ]
 
 
-def _answers(sampler: Sampler, requests: Sequence[Request]) -> Iterator[Completion]:
-    """The sampler's completions, checked to be exactly one a request."""
-    waiting = {request.id for request in requests}
+def _answers(
+    sampler: Sampler, requests: Sequence[Request], prefill: str
+) -> Iterator[tuple[str, Response]]:
+    """(request id, what was sampled), checked to be exactly one a request."""
+    waiting = {request.id: request for request in requests}
     for completion in sampler.sample(requests):
-        if completion.request_id not in waiting:
+        request = waiting.pop(completion.request_id, None)
+        if request is None:
             raise RuntimeError(
                 f"the sampler answered {completion.request_id!r}, which was not asked or was "
                 "answered before; every request must get one completion"
             )
-        waiting.remove(completion.request_id)
-        yield completion
+        response = Response(
+            text=completion.text,
+            prefill=prefill,
+            num_tokens=len(completion.token_ids),
+            max_tokens=request.sampling.max_tokens,
+            finish=completion.finish,
+        )
+        yield request.id, response
     if waiting:
         raise RuntimeError(
             f"the sampler left {len(waiting)} of {len(requests)} requests unanswered, such as "
@@ -245,12 +249,8 @@ def _answers(sampler: Sampler, requests: Sequence[Request]) -> Iterator[Completi
 
 
 def _graded(
-    problem: Problem,
-    response: Response,
-    score: RewardFn,
-    answer_of: Callable[[str], str | None] | None,
+    response: Response, verdict: Verdict, answer_of: Callable[[str], str | None] | None
 ) -> _Sample:
-    verdict = score(problem, response).verdict
     # Where the grader found no answer, a more lenient reading must not vote.
     votes = answer_of is not None and verdict not in (Verdict.NO_ANSWER, Verdict.MALFORMED)
     return _Sample(

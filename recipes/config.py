@@ -11,6 +11,7 @@ import dacite
 import yaml
 
 from eval.evaluate import EvalConfig
+from rewards.pool import ScoringConfig
 from rl.optimizer import OptimizerConfig
 from rl.packing import PackingConfig
 from rl.policy import PolicyConfig
@@ -36,7 +37,7 @@ TASKS = {
     "mixture": Mixture,
 }
 
-FREE_FIELDS = ("stop_after", "train.keep_last")
+FREE_FIELDS = ("stop_after", "train.keep_last", "scoring.workers")
 """May differ when a run is resumed: they change no number."""
 
 _SCIENTIFIC = re.compile(r"[-+]?[0-9]+e[-+]?[0-9]+", re.IGNORECASE)
@@ -50,8 +51,11 @@ class RunConfig:
     """A folder, a .gguf file, a Hugging Face id, or the default that needs no hub."""
     task: TaskConfig = field(default_factory=Arithmetic)
     """What is trained on, with its reward."""
-    reward: Literal["accuracy", "r1_zero"] = "accuracy"
-    """accuracy: the task's own; r1_zero: the sum of accuracy and format (DeepSeek-R1, Eq. 4)."""
+    reward: str = "accuracy"
+    """accuracy: the task's own; r1_zero: accuracy and format (DeepSeek-R1, Eq. 4); r1: these and
+    the share of English; or your own, package.module:function (docs/rewards.md)."""
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    """The processes that compute rewards."""
     control: Literal["none", "shuffled_rewards"] = "none"
     """shuffled_rewards: a group's scores change places at random, so that nothing can be learnt."""
     prompts: PromptConfig = field(default_factory=PromptConfig)

@@ -11,7 +11,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -23,10 +23,11 @@ from recipes.config import RunConfig, to_yaml
 from recipes.control import ShuffledCollector
 from recipes.preflight import check_config, check_lengths, check_room, check_splits
 from recipes.progress import Progress, show_result
+from recipes.scoring import pooled, reward_of
 from recipes.stopping import Stopper
 from recipes.versions import changed_versions, versions
-from rewards.compose import r1_zero_reward, safely
-from rewards.problem import Problem, RewardFn
+from rewards.problem import Problem
+from rewards.scorer import Inline, Scorer
 from rl.checkpoint import RunState
 from rl.run_folder import AtomicFolder, RunFolder
 from rl.train import Clock, Reporter, Trainer, restore, synchronise, train
@@ -46,7 +47,8 @@ class Data:
 
     problems: dict[Split, list[Problem]]
     renderer: Renderer
-    score: RewardFn
+    score: Scorer
+    """The reward, in this process or in others."""
     max_tokens: int
     """The longest sequence that the engine must hold."""
 
@@ -67,20 +69,22 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
     progress = Progress(config.train.num_rounds)
     model = resolve_model(config.model)
     data = load_data(config, model)
-    folder = open_folder(config, path, model, resume=resume)
-    try:
-        with stopper, progress:
-            run = build(config, model, data, folder, progress, stopper.asked)
-            state = restore(run)
-            _start(config, run, data, state)
-            state = train(run, state)
-        if state.round < config.train.num_rounds:
-            command = f"python -m recipes.{recipe} --resume {shlex.quote(str(folder.path))}"
-            print(f"stopped after round {state.round}; continue with\n  {command}")
-            return
-        _finish(config, run, data, state)
-    finally:
-        folder.close()
+    with pooled(config, data.score, data.problems["train"][0]) as score:
+        folder = open_folder(config, path, model, resume=resume)
+        try:
+            with stopper, progress:
+                data = replace(data, score=score)
+                run = build(config, model, data, folder, progress, stopper.asked)
+                state = restore(run)
+                _start(config, run, data, state)
+                state = train(run, state)
+            if state.round < config.train.num_rounds:
+                command = f"python -m recipes.{recipe} --resume {shlex.quote(str(folder.path))}"
+                print(f"stopped after round {state.round}; continue with\n  {command}")
+                return
+            _finish(config, run, data, state)
+        finally:
+            folder.close()
 
 
 def load_data(config: RunConfig, model: Path) -> Data:
@@ -103,11 +107,10 @@ def load_data(config: RunConfig, model: Path) -> Data:
             )
     check_splits(config, problems, config.task.name)
     longest = max(len(renderer.ids(p)) for rows in problems.values() for p in rows)
-    score = r1_zero_reward(config.task.score) if config.reward == "r1_zero" else config.task.score
     return Data(
         problems=problems,
         renderer=renderer,
-        score=safely(score),
+        score=Inline(reward_of(config)),
         max_tokens=check_lengths(config, model, longest),
     )
 

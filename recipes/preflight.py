@@ -16,6 +16,7 @@ from safetensors import safe_open
 from eval.evaluate import EvalConfig
 from recipes.baseline import ROOM_TOKENS
 from recipes.config import RunConfig
+from recipes.scoring import reward_of
 from rewards.problem import Problem
 from rl.checkpoint import checkpoint_bytes
 from rollouts.sampler import Split
@@ -51,13 +52,14 @@ def check_folder(path: Path, *, resume: bool) -> None:
 
 
 def check_config(config: RunConfig) -> None:
-    """Raise ValueError for settings that cannot work together, and for a task without problems."""
+    """Raise ValueError for settings that cannot work together, a reward that is none, a task without problems."""
     for section, names in COUNTS.items():
         for name in names:
             value = getattr(getattr(config, section), name)
             if value < 1:
                 raise ValueError(f"{section}.{name} is {value}: use 1 or more")
     _check_rounds(config)
+    reward_of(config)
     if config.engine.dtype != config.policy.dtype:
         raise ValueError(
             f"engine.dtype is {config.engine.dtype} and policy.dtype {config.policy.dtype}: both "

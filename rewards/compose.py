@@ -1,17 +1,16 @@
-"""Rewards made of rewards: named weighted sums, R1-Zero's sum, and a guard against exceptions.
+"""Rewards made of rewards: named weighted sums, and the sums of R1-Zero and R1.
 
-What these functions return can be pickled wherever the rewards they were given can be.
+What these functions return can be pickled, and is pure, wherever the rewards they were given are.
 """
 
-import logging
 import math
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import partial
 
-from rewards.problem import Problem, Response, RewardFn, Score, Verdict
+from rewards.adapters import as_score
+from rewards.problem import Problem, Response, RewardFn, Score
+from rewards.purity import pure
 from rewards.tags import format_reward
-
-logger = logging.getLogger(__name__)
 
 
 def weighted(parts: Mapping[str, tuple[RewardFn, float]]) -> RewardFn:
@@ -40,18 +39,23 @@ def r1_zero_reward(accuracy: RewardFn) -> RewardFn:
     return weighted({"accuracy": (accuracy, 1.0), "format": (format_reward, 1.0)})
 
 
-def safely(reward: RewardFn) -> RewardFn:
-    """`reward`, with an exception turned into the verdict grader_error and value 0.
+def r1_reward(accuracy: RewardFn, language: RewardFn) -> RewardFn:
+    """R1's reward in its first RL stage: R1-Zero's, plus the consistency of language.
 
-    The error is logged with its traceback, once for each distinct message.
+    DeepSeek-R1 (Nature, 2025, Methods): Reward_language is added directly to the final reward.
+    Leaves out the learned reward models of its last stage.
+
+    Example: `r1_reward(numeric_reward, language_reward("en"))`.
     """
-    return partial(_guarded_score, reward)
+    rules = {"accuracy": (accuracy, 1.0), "format": (format_reward, 1.0)}
+    return weighted({**rules, "language": (language, 1.0)})
 
 
+@pure(version="1", reads=())
 def _weighted_score(
     parts: Mapping[str, tuple[RewardFn, float]], problem: Problem, response: Response
 ) -> Score:
-    scores = {name: reward(problem, response) for name, (reward, _) in parts.items()}
+    scores = {name: as_score(reward(problem, response)) for name, (reward, _) in parts.items()}
     values = {name: score.value for name, score in scores.items()}
     for score in scores.values():
         if score.verdict.is_ours:
@@ -59,17 +63,3 @@ def _weighted_score(
     value = math.fsum(weight * values[name] for name, (_, weight) in parts.items())
     first = next(iter(scores.values()))
     return Score(value=value, verdict=first.verdict, parts=values)
-
-
-def _guarded_score(reward: RewardFn, problem: Problem, response: Response) -> Score:
-    try:
-        return reward(problem, response)
-    except Exception as error:  # noqa: BLE001  the boundary: a reward is anyone's code
-        _log_once(f"{type(error).__name__}: {error}")
-        return Score(value=0.0, verdict=Verdict.GRADER_ERROR)
-
-
-@lru_cache(maxsize=1024)  # bounded: a message can hold model text
-def _log_once(message: str) -> None:
-    """Log the exception being handled; the cache makes a second call with `message` a no-op."""
-    logger.error("a reward failed: %s", message, exc_info=True)

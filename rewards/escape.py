@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 from typing import TYPE_CHECKING
 
-from rewards.channel import kill
+from rewards.streams import kill
 
 if TYPE_CHECKING:
     from rewards.sandbox import Sandbox

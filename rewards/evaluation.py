@@ -15,7 +15,7 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
-from rewards.channel import TooLong, kill, read_exactly, receive, send
+from rewards.streams import TooLong, kill, read_exactly, receive, send
 from rewards.sandbox import Limits, find_sandbox, jailed_source
 from rewards.unit_tests import CallTests
 

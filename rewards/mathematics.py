@@ -8,8 +8,10 @@ from fractions import Fraction
 from rewards.answers import after_thinking, final_answer, stated_answer
 from rewards.numeric import is_too_large, parse_number
 from rewards.problem import Problem, Response, Score, Verdict
+from rewards.purity import pure
 
 
+@pure(version="1", reads=("answer", "text", "prefill"))
 def numeric_reward(problem: Problem, response: Response) -> Score:
     """Compare the final answer of a response with the reference, exactly (R1's accuracy reward).
 

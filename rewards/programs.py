@@ -12,7 +12,7 @@ import time
 from functools import lru_cache
 
 from rewards.answers import after_thinking
-from rewards.channel import TooLong, exchange, kill
+from rewards.streams import TooLong, exchange, kill
 from rewards.evaluation import EvaluationFailed, Outcome, SandboxFailed, run_calls, start_jailed
 from rewards.jailed.stdio_runner import MEMORY_EXIT
 from rewards.problem import Problem, Response, Score, Verdict

@@ -84,7 +84,7 @@ class Sandbox:
         """Start `source`, a Python program, with pipes at 0, 1 and 2.
 
         With `scratch` it has a /tmp of 64 MiB that ends with it (not under Landlock). The caller
-        bounds time and output, and ends it with `rewards.channel.kill`.
+        bounds time and output, and ends it with `rewards.streams.kill`.
 
         Raises:
             OSError: The process did not start. That the sandbox inside it did is only known

@@ -1,10 +1,12 @@
 """The format reward of R1-Zero: reasoning in `<think>` tags, then the answer in `<answer>` tags."""
 
 from rewards.problem import Problem, Response, Score, Verdict
+from rewards.purity import pure
 
 TAGS = (("<think>", "</think>"), ("<answer>", "</answer>"))
 
 
+@pure(version="1", reads=("text", "prefill"))
 def format_reward(problem: Problem, response: Response) -> Score:
     """1 if the whole text, prefill included, has R1-Zero's format, else 0 (malformed).
 

@@ -5,9 +5,12 @@ Groups come back in the order their problems were drawn, never in the order they
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
-from rewards.problem import Problem, Response, RewardFn, Score, Verdict
+from rewards.problem import Problem, Response, Score, Verdict
+from rewards.scorer import Scorer
 from rollouts.rollout import Completion, Group, Request, Rollout, Sampling
 from rollouts.sampler import Sampler
 from rollouts.seeds import request_seed
@@ -52,14 +55,14 @@ class Collector:
     Attributes:
         render: A problem's prompt as ids.
         prefill: What the template wrote of the answer.
-        score: The reward.
+        score: The reward, at work beside the sampling (rewards.scorer).
         group_size: Completions for each problem, G.
         seed: Of the run; request seeds derive from (seed, round, problem, sample).
     """
 
     sampler: Sampler
     render: Callable[[Problem], tuple[int, ...]]
-    score: RewardFn
+    score: Scorer
     group_size: int
     seed: int
     prefill: str = ""
@@ -68,7 +71,10 @@ class Collector:
     def collect(
         self, problems: Sequence[Problem], sampling: Sampling, *, round_index: int, version: int
     ) -> list[Group]:
-        """Sample and score; groups in draw order, with every member, gradable or not."""
+        """Sample, and score what is finished meanwhile; groups in draw order, with every member.
+
+        Scores are looked at in the order of the samples, however long each took.
+        """
         origin: dict[str, tuple[int, int]] = {}
         requests = []
         for row, problem in enumerate(problems):
@@ -77,16 +83,26 @@ class Collector:
                 origin[request.id] = (row, sample)
                 requests.append(request)
         by_id = {request.id: request for request in requests}
-        slots: list[dict[int, Rollout]] = [{} for _ in problems]
-        for completion in self.sampler.sample(requests):
-            row, sample = origin.pop(completion.request_id)
-            request = by_id[completion.request_id]
-            slots[row][sample] = self._rollout(problems[row], request, completion)
-        if origin:
-            raise AssertionError(f"the sampler left {len(origin)} requests without a completion")
+        scoring = _Scoring(score=self.score, health=self.health, group_size=self.group_size)
+        try:
+            for completion in self.sampler.sample(requests):
+                row, sample = origin.pop(completion.request_id)
+                request = by_id[completion.request_id]
+                response = self._response(request, completion)
+                scoring.add(problems[row], _Sampled(row, sample, request, completion, response))
+            if origin:
+                raise AssertionError(
+                    f"the sampler left {len(origin)} requests without a completion"
+                )
+            rollouts = scoring.rollouts()
+        finally:
+            scoring.cancel()
         groups = [
-            Group(problem=problem, rollouts=tuple(members[i] for i in sorted(members)))
-            for problem, members in zip(problems, slots, strict=True)
+            Group(
+                problem=problem,
+                rollouts=tuple(rollouts[row, sample] for sample in range(self.group_size)),
+            )
+            for row, problem in enumerate(problems)
         ]
         graded(groups)  # Raises here, so that a round that cannot be trained on is never kept.
         return groups
@@ -108,17 +124,69 @@ class Collector:
             min_version=version,
         )
 
-    def _rollout(self, problem: Problem, request: Request, completion: Completion) -> Rollout:
-        response = Response(
+    def _response(self, request: Request, completion: Completion) -> Response:
+        return Response(
             text=completion.text,
             prefill=self.prefill,
             num_tokens=len(completion.token_ids),
             max_tokens=request.sampling.max_tokens,
             finish=completion.finish,
         )
-        score = self.score(problem, response)
-        self.health.record(problem, response, score)
-        return rollout_of(request, completion, response, score)
+
+
+class _Sampled(NamedTuple):
+    row: int
+    sample: int
+    request: Request
+    completion: Completion
+    response: Response
+
+
+@dataclass(kw_only=True)
+class _Scoring:
+    """What is being scored, in the order in which it was submitted."""
+
+    score: Scorer
+    health: GraderHealth
+    group_size: int
+    pending: deque[tuple[Problem, list[_Sampled], Future[list[Score]]]] = field(
+        default_factory=deque
+    )
+    members: dict[int, list[_Sampled]] = field(default_factory=dict)
+    done: dict[tuple[int, int], Rollout] = field(default_factory=dict)
+
+    def add(self, problem: Problem, sampled: _Sampled) -> None:
+        """Submit a completion, or its whole group once that is there; take what is scored."""
+        members = [sampled]
+        if self.score.takes_group:
+            members = self.members.setdefault(sampled.row, [])
+            members.append(sampled)
+            if len(members) < self.group_size:
+                return
+            members.sort(key=lambda member: member.sample)
+        future = self.score.submit(problem, [member.response for member in members])
+        self.pending.append((problem, members, future))
+        while self.pending and self.pending[0][2].done():
+            self._take()
+
+    def rollouts(self) -> dict[tuple[int, int], Rollout]:
+        """All of them by (row, sample), once the last is scored."""
+        while self.pending:
+            self._take()
+        return self.done
+
+    def cancel(self) -> None:
+        """Let go of what is left, if something went wrong."""
+        for _, _, future in self.pending:
+            future.cancel()
+
+    def _take(self) -> None:
+        problem, members, future = self.pending.popleft()
+        for member, score in zip(members, future.result(), strict=True):
+            self.health.record(problem, member.response, score)
+            self.done[member.row, member.sample] = rollout_of(
+                member.request, member.completion, member.response, score
+            )
 
 
 def graded(groups: Sequence[Group]) -> list[Group]:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from eval.evaluate import EvalConfig, EvalResult, ProblemCount, evaluate
+from rewards.mathematics import numeric_reward
+from rewards.pool import RewardPool, ScoringConfig
 from rewards.problem import Problem, Response, Score, Verdict
 from rollouts.rollout import Completion, Request, Sampling
 from rollouts.seeds import request_seed
@@ -258,3 +260,8 @@ def test_mistakes_are_named():
         evaluate(ScriptedSampler({}), [], score=score, **arguments)
     with pytest.raises(ValueError, match="'a' is given 2 times"):
         evaluate(ScriptedSampler({}), [problem("a")] * 2, score=score, **arguments)
+
+
+def test_a_pool_gives_the_result_of_the_reward_itself():
+    with RewardPool(numeric_reward, ScoringConfig(workers=2, memory_gib=1.0)) as pool:
+        assert run(TEXTS, score=pool) == run(TEXTS, score=numeric_reward)

@@ -153,9 +153,9 @@ HELP = "; see python -m recipes.quickstart --help"
             "Error parsing --train.num-rounds: invalid literal for int() with base 10: 'five'" + HELP,
         ),
         (
-            "--reward accurate",
-            "invalid choice 'accurate' for argument '--reward'. Expected one of ('accuracy', "
-            "'r1_zero')." + HELP,
+            "--control shuffled",
+            "invalid choice 'shuffled' for argument '--control'. Expected one of ('none', "
+            "'shuffled_rewards')." + HELP,
         ),
         (
             "task:dataset",

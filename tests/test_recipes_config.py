@@ -69,8 +69,8 @@ def test_a_number_in_scientific_notation_needs_no_decimal_point():
         ("train: {num_rounds: 3.5}", "f.yaml: field 'train.num_rounds' is 3.5; int is needed"),
         ("train: 5", "f.yaml: field 'train' is 5; TrainConfig is needed"),
         (
-            "reward: accurate",
-            "f.yaml: field 'reward' is 'accurate'; Literal['accuracy', 'r1_zero'] is needed",
+            "control: shuffled",
+            "f.yaml: field 'control' is 'shuffled'; Literal['none', 'shuffled_rewards'] is needed",
         ),
         (
             "optimizer: {learning_rate: fast}",

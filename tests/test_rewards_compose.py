@@ -1,11 +1,12 @@
-import logging
 import pickle
 
 import pytest
 
-from rewards.compose import r1_zero_reward, safely, weighted
+from rewards.compose import r1_reward, r1_zero_reward, weighted
+from rewards.language import language_reward
 from rewards.mathematics import numeric_reward
 from rewards.problem import Problem, Response, Score, Verdict
+from rewards.purity import purity_of
 
 PROBLEM = Problem(id="test/1", prompt="What is 3 + 5?", answer="8", source="test")
 RESPONSE = Response(text="8")
@@ -25,10 +26,6 @@ def half(problem, response):
 
 def broken_sandbox(problem, response):
     return Score(value=1.0, verdict=Verdict.SANDBOX_ERROR)
-
-
-def raising(problem, response):
-    raise RuntimeError(f"no grader for {response.text}")
 
 
 def test_a_weighted_sum_keeps_each_part_unweighted():
@@ -81,32 +78,42 @@ def test_r1_zero_weighs_accuracy_and_format_equally(text, value, verdict, accura
     assert score.parts == {"accuracy": accuracy, "format": form}
 
 
-def test_a_safe_reward_turns_an_exception_into_a_grader_error():
-    score = safely(raising)(PROBLEM, RESPONSE)
-    assert score == Score(value=0.0, verdict=Verdict.GRADER_ERROR)
-    assert safely(half)(PROBLEM, RESPONSE) == half(PROBLEM, RESPONSE)
+@pytest.mark.parametrize(
+    ("text", "value", "parts"),
+    [
+        (
+            "we add</think><answer>8</answer>",
+            3.0,
+            {"accuracy": 1.0, "format": 1.0, "language": 1.0},
+        ),
+        # Two English words and two Chinese characters.
+        ("we add 三五</think>8", 1.5, {"accuracy": 1.0, "format": 0.0, "language": 0.5}),
+        ("</think>9", 0.0, {"accuracy": 0.0, "format": 0.0, "language": 0.0}),
+    ],
+)
+def test_r1_adds_language_directly(text, value, parts):
+    reward = r1_reward(numeric_reward, language_reward("en"))
+    score = reward(PROBLEM, Response(text=text, prefill="<think>"))
+    assert (score.value, score.parts) == (value, parts)
+    assert (score.verdict is Verdict.CORRECT) == (parts["accuracy"] == 1.0)
 
 
-def test_an_exception_is_logged_once_for_each_message(caplog):
-    reward = safely(raising)
-    with caplog.at_level(logging.ERROR, logger="rewards.compose"):
-        for text in ("first", "first", "second"):
-            reward(PROBLEM, Response(text=text))
-    assert [record.getMessage() for record in caplog.records] == [
-        "a reward failed: RuntimeError: no grader for first",
-        "a reward failed: RuntimeError: no grader for second",
-    ]
-    assert "in raising" in caplog.text  # the traceback
-
-
-def test_an_interrupt_is_not_swallowed():
-    def interrupted(problem, response):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        safely(interrupted)(PROBLEM, RESPONSE)
+def test_a_part_may_be_a_plain_number():
+    reward = weighted({"accuracy": (right, 1.0), "length": (lambda p, r: len(r.text), 0.5)})
+    assert reward(PROBLEM, RESPONSE).parts == {"accuracy": 1.0, "length": 1.0}
 
 
 def test_composed_rewards_can_be_sent_to_another_process():
-    reward = pickle.loads(pickle.dumps(safely(r1_zero_reward(numeric_reward))))
-    assert reward(PROBLEM, RESPONSE).value == 1.0
+    rewards = [r1_zero_reward(numeric_reward), r1_reward(numeric_reward, language_reward("en"))]
+    for reward in rewards:
+        again = pickle.loads(pickle.dumps(reward))
+        assert again(PROBLEM, RESPONSE) == reward(PROBLEM, RESPONSE)
+
+
+def test_a_sum_is_pure_if_its_parts_are():
+    purity = purity_of(r1_reward(numeric_reward, language_reward("en")))
+    assert purity.reads == ("answer", "text", "prefill")
+    assert purity != purity_of(r1_reward(numeric_reward, language_reward("zh")))
+    heavier = weighted({"accuracy": (numeric_reward, 2.0)})
+    assert purity_of(heavier) != purity_of(weighted({"accuracy": (numeric_reward, 1.0)}))
+    assert purity_of(weighted({"accuracy": (numeric_reward, 1.0), "b": (half, 1.0)})) is None

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import rewards.sandbox
-from rewards.channel import TooLong, exchange, kill, read_exactly
+from rewards.streams import TooLong, exchange, kill, read_exactly
 from rewards.escape import escapes
 from rewards.sandbox import Limits, Sandbox, SandboxUnavailable, find_sandbox, jailed_source
 

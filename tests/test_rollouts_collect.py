@@ -1,8 +1,15 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from random import Random
+from threading import Event
 
 import pytest
 
+from rewards.mathematics import numeric_reward
+from rewards.pool import RewardPool, ScoringConfig
 from rewards.problem import Problem, Response, Score, Verdict
+from rewards.scorer import Inline
 from rollouts.collect import (
     Collector,
     GraderFailureError,
@@ -80,7 +87,7 @@ def collector(score=right_if_even, order=scramble, **others):
     return Collector(
         sampler=ScriptedSampler(order),
         render=lambda problem: (1, int(problem.id.removeprefix("sum/"))),
-        score=score,
+        score=score if hasattr(score, "submit") else Inline(score),
         **settings,
     )
 
@@ -314,3 +321,77 @@ def test_a_sampler_that_forgets_a_request_is_our_bug():
 
     with pytest.raises(AssertionError, match="left 1 requests without a completion"):
         collect(collector(order=lose_one))
+
+
+class ThreadedScorer:
+    """Scores in threads, the first submitted last; remembers what it was given."""
+
+    def __init__(self, score, takes_group=False, num_threads=32):
+        self.score = score
+        self.takes_group = takes_group
+        self.threads = ThreadPoolExecutor(num_threads)
+        self.submitted = []
+        self.finished = Event()
+        self.futures = []
+
+    def submit(self, problem, responses):
+        self.submitted.append([response.text for response in responses])
+        delay = 0.02 / len(self.submitted)
+        self.futures.append(self.threads.submit(self.work, problem, responses, delay))
+        return self.futures[-1]
+
+    def work(self, problem, responses, delay):
+        time.sleep(delay)
+        scores = [self.score(problem, response) for response in responses]
+        self.finished.set()
+        return scores
+
+
+def test_scores_that_come_late_change_nothing():
+    late = collect(collector(ThreadedScorer(right_if_even)))
+    assert late == collect(collector())
+
+
+def test_a_completion_is_scored_while_others_are_still_being_sampled():
+    scorer = ThreadedScorer(right_if_even)
+    made = collector(scorer, order=keep_order)
+
+    class Waiting(ScriptedSampler):
+        def sample(self, requests):
+            first, *rest = super().sample(requests)
+            yield first
+            assert scorer.finished.wait(timeout=10), "nothing was scored meanwhile"
+            yield from rest
+
+    groups = collect(replace(made, sampler=Waiting(keep_order)))
+    assert [len(group.rollouts) for group in groups] == [4, 4, 4]
+
+
+def test_a_group_reward_gets_a_whole_group_in_order_as_soon_as_it_is_there():
+    scorer = ThreadedScorer(right_if_even, takes_group=True)
+    groups = collect(collector(scorer))
+    assert groups == collect(collector())
+    assert sorted(scorer.submitted) == [
+        [f"{row}/{sample}" for sample in range(4)] for row in range(3)
+    ]
+
+
+def test_what_is_not_scored_yet_is_let_go_if_the_round_fails():
+    def fail(problem, response):
+        return Score(value=0.0, verdict=Verdict.GRADER_ERROR)
+
+    scorer = ThreadedScorer(fail, num_threads=1)
+    with pytest.raises(GraderFailureError, match=r"^5 of the last 5 scores"):
+        collect(collector(scorer))
+    assert any(future.cancelled() for future in scorer.futures)
+    assert len(scorer.submitted) == 12
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_pool_gives_the_scores_of_the_reward_itself(workers):
+    def answers(requests):
+        requests[:] = requests[::-1]
+
+    with RewardPool(numeric_reward, ScoringConfig(workers=workers, memory_gib=1.0)) as pool:
+        pooled = collect(collector(pool, order=answers))
+    assert pooled == collect(collector(numeric_reward))

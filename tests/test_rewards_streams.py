@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rewards.channel import TooLong, exchange, kill, receive, send
+from rewards.streams import TooLong, exchange, kill, receive, send
 
 
 def started(code):
