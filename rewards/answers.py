@@ -75,6 +75,7 @@ _ADVERB = re.compile(
     re.IGNORECASE,
 )
 _MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
 _NEGATED = re.compile(r"(?:not\b|n't\b|unknown|unclear|the following|one of|in the form)", re.I)
 
 
@@ -120,18 +121,26 @@ def lenient_answer(text: str) -> str | None:
     lines = text.strip().splitlines()
     if not lines:
         return None
-    if len(lines) == 1 and len(text) <= MAX_WHOLE and len(text.split()) <= 8:
+    if len(lines) == 1 and len(text) <= MAX_WHOLE and len(_WORDS.findall(text)) <= 2:
         return lines[0].strip()
     end = text[-4 * MAX_WHOLE :]
     formulas = list(_MATH.finditer(end))
     if formulas and not re.search(r"[0-9]", end[formulas[-1].end() :]):
         return next(group for group in formulas[-1].groups() if group)
-    sentence = [s for s in re.split(r"[.!?]\s|\n", lines[-1].strip().rstrip(".")) if s][-1:]
-    if sentence and "=" in sentence[0] and len(sentence[0]) <= MAX_WHOLE:
-        return sentence[0].rpartition("=")[2].strip()
-    if sentence and re.search(r"[0-9].*\bor\b.*[0-9]", sentence[0][-MAX_WHOLE:]):
-        return " or ".join(_LAST_NUMBER.findall(sentence[0][-MAX_WHOLE:]))
-    return last_number(text)
+    sentences = [s for s in _SENTENCE_END.split(lines[-1][-MAX_WHOLE:]) if s.strip()]
+    found = _of_sentence(sentences[-1]) if sentences else None
+    return last_number(text) if found is None else found
+
+
+def _of_sentence(sentence: str) -> str | None:
+    """What a last sentence ends in: all candidates of "3 or 5", else "= ...", "is ..."."""
+    if re.search(r"[0-9].*\bor\b.*[0-9]", sentence):
+        return " or ".join(_LAST_NUMBER.findall(sentence))
+    for sign in ("=", " is "):
+        value = sentence.rpartition(sign)[2]
+        if sign in sentence and re.search(r"[0-9]", value) and len(_WORDS.findall(value)) <= 2:
+            return value.strip()
+    return last_number(sentence)
 
 
 def after_thinking(text: str) -> str:

@@ -33,9 +33,11 @@ _CHOSEN = re.compile(
 )  # fmt: skip
 _LABELLED = re.compile(r"\(?[A-P](?:\)|\.|:)[.:]?\s*(\S.*)", re.DOTALL)
 _TAIL = re.compile(
-    r"(?P<before>.*[^\s\\A-Za-z_^{(\[+*/=<>-])(?P<space>\s*)(?P<unit>[A-Za-z][A-Za-z. /]*(?:\^?\s*\{?[23]\}?)?)",
+    r"(?P<before>.*(?:[^\s\\A-Za-z_^{(\[+*/=<>-]|\\[A-Za-z]+(?=\s)))(?P<space>\s*)"
+    r"(?P<unit>[A-Za-z][A-Za-z. /]*(?:\^?\s*\{?[23]\}?)?)",
     re.DOTALL,
 )
+_LAST_SIDE = re.compile(r"=|\\approx")
 _ROMAN = re.compile(r"\\(?:text|mbox|mathrm|textrm|textbf|,|;| )|~")
 _PUNCTUATION = re.compile(r"[^\w\s]|_")
 _ARTICLES = frozenset(("the", "a", "an", "is", "it", "its", "are"))
@@ -72,6 +74,8 @@ def equivalent(reference: str, answer: str, *, rounding: Rounding | None = None)
         return None
     if a.replace(" ", "") == b.replace(" ", ""):
         return True
+    if a.isalpha() and len(a) > 1 and a.lower() == b.lower():
+        return True  # Yes and yes; as letters they would be variables
     exact = _as_numbers(a, b, reference, rounding)
     if exact is not None:
         return exact
@@ -195,7 +199,7 @@ def _split_unit(text: str) -> tuple[str, str]:
 
 def _rounded_form(reference: Form, answer: str, rounding: Rounding) -> bool:
     """A decimal for an exact value: 3.14 for pi, to the place that was asked for."""
-    quantity = plain_quantity(_spelled(answer.rpartition("=")[2]))
+    quantity = plain_quantity(_spelled(_LAST_SIDE.split(answer)[-1]))
     if quantity is None or not isinstance(reference, Scalar):
         return False
     try:

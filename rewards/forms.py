@@ -28,6 +28,8 @@ _MATRIX = re.compile(
 )
 _THOUSANDS = re.compile(r"[^,]*?[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?[^,]*")
 _GROUPED = re.compile(r"(?<![0-9,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
+_SIGNS = frozenset(("plus_minus", "minus_plus"))
+_BRANCHES = (("add", "subtract"), ("subtract", "add"))  # the upper signs, the lower signs
 _EMPTY = frozenset(("\\emptyset", "empty set", "no solution", "no solutions", "no real solution"))
 _LABEL = re.compile(r"[A-Za-z\\][^0-9=<>]*")
 
@@ -125,7 +127,7 @@ def read_form(text: str, nesting: int = 0) -> Form:
         whole, removed = _split(text, marks, ("\\setminus",))[:2]
         return Without(whole=read_form(whole, nesting + 1), removed=read_form(removed, nesting + 1))
     if any(mark in _COMPARISONS for _, _, mark in marks):
-        return _read_relation(text, marks)
+        return _both_signs(_read_relation(text, marks))
     enclosed = _read_enclosed(text, nesting)
     return _read_scalar(text, marks) if enclosed is None else enclosed
 
@@ -134,10 +136,20 @@ def _read_scalar(text: str, marks: list[tuple[int, int, str]]) -> Form:
     if any(mark == ":" for _, _, mark in marks):  # a ratio, 1:4
         text = "/".join(f"({part})" for part in _split(text, marks, (":",)))
     node = read_expression(text)
-    if operations(node) & {"plus_minus", "minus_plus"}:
-        branches = (_one_sign(node, "add", "subtract"), _one_sign(node, "subtract", "add"))
-        return Many(items=tuple(Scalar(node=branch) for branch in branches), kind="list")
-    return Scalar(node=node)
+    if not operations(node) & _SIGNS:
+        return Scalar(node=node)
+    return Many(items=tuple(Scalar(node=_one_sign(node, *pair)) for pair in _BRANCHES), kind="list")
+
+
+def _both_signs(relation: Relation) -> Form:
+    """Two relations where one has a \\pm."""
+    if not any(side and operations(side) & _SIGNS for side in relation.sides):
+        return relation
+    branches = (
+        tuple(side and _one_sign(side, *pair) for side in relation.sides) for pair in _BRANCHES
+    )
+    items = tuple(Relation(signs=relation.signs, sides=sides) for sides in branches)
+    return Many(items=items, kind="list")
 
 
 def _one_sign(node: Node, upper: str, lower: str) -> Node:

@@ -12,16 +12,18 @@ from rewards.values import Undefined, evaluate, values_equal
 MIN_POINTS = 3
 """Points where both expressions must be defined before they can be called equal."""
 
-_DISCRETE = frozenset(("floor", "ceil", "factorial", "binomial"))
+_STEPS = frozenset(("floor", "ceil", "factorial", "binomial"))
+_WHOLE = frozenset("nmkNMKpqrjl")  # with such steps these are whole numbers
 
-# Rationals of both signs and no special relation; the first points are positive.
+# Rationals of both signs and no special relation; the first points are positive. Denominators
+# are powers of two, so that (-1)^n is undefined there and goes to the integers.
 _REAL_POINTS = (
-    (Fraction(7, 3), Fraction(13, 5), Fraction(17, 11), Fraction(23, 7), Fraction(29, 13)),
-    (Fraction(3, 7), Fraction(5, 11), Fraction(8, 17), Fraction(2, 13), Fraction(12, 19)),
-    (Fraction(19, 2), Fraction(31, 9), Fraction(11, 4), Fraction(37, 8), Fraction(27, 5)),
-    (Fraction(-5, 3), Fraction(7, 5), Fraction(-9, 11), Fraction(3, 8), Fraction(-13, 7)),
-    (Fraction(9, 4), Fraction(-17, 6), Fraction(5, 9), Fraction(-21, 10), Fraction(14, 3)),
-    (Fraction(-11, 7), Fraction(-3, 4), Fraction(-19, 5), Fraction(-7, 9), Fraction(-25, 6)),
+    (Fraction(7, 2), Fraction(13, 4), Fraction(17, 8), Fraction(23, 16), Fraction(29, 8)),
+    (Fraction(3, 8), Fraction(5, 16), Fraction(9, 16), Fraction(1, 4), Fraction(11, 32)),
+    (Fraction(19, 2), Fraction(31, 8), Fraction(11, 4), Fraction(37, 8), Fraction(27, 4)),
+    (Fraction(-5, 2), Fraction(7, 4), Fraction(-9, 8), Fraction(3, 16), Fraction(-13, 4)),
+    (Fraction(9, 4), Fraction(-17, 8), Fraction(5, 8), Fraction(-21, 16), Fraction(15, 4)),
+    (Fraction(-11, 8), Fraction(-3, 4), Fraction(-19, 4), Fraction(-7, 16), Fraction(-25, 8)),
 )
 _INTEGER_POINTS = tuple(
     tuple(Fraction(n) for n in row)
@@ -44,8 +46,9 @@ def agree(first: Node, second: Node) -> bool | None:
             return values_equal(evaluate(first, {}), evaluate(second, {}))
         except Undefined:
             return None
-    discrete = (operations(first) | operations(second)) & _DISCRETE
-    for points in (_INTEGER_POINTS,) if discrete else (_REAL_POINTS, _INTEGER_POINTS):
+    steps = (operations(first) | operations(second)) & _STEPS
+    whole = steps and _WHOLE.issuperset(names)
+    for points in (_INTEGER_POINTS,) if whole else (_REAL_POINTS, _INTEGER_POINTS):
         found = _agree_at(first, second, names, points)
         if found is not None:
             return found

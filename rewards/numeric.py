@@ -35,7 +35,7 @@ _NUMBER = re.compile(
          \s*(?:\{{\s*(?P<bottom>-?{DECIMAL})\s*\}}|(?P<bottom1>[0-9]))
       |(?P<mixed>[0-9]+)[ ]+(?P<over>[0-9]+)\s*/\s*(?P<under>[0-9]+)
       |(?P<number>{DECIMAL}(?:{EXPONENT})?)(?:\.?\s*/\s*(?P<divisor>{DECIMAL}))?)
-    \s*(?P<percent>%|percent\b)?
+    (?:\s*(?P<percent>%|percent\b))?
     (?P<tail>.*)
     """,
     re.VERBOSE | re.DOTALL,

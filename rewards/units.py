@@ -56,6 +56,7 @@ _UNITS: dict[str, Unit] = {
     for name in words.split()
 }
 _POWERED = re.compile(r"(square|sq|cubic|cu)\s+([a-z]+)|([a-z]+)\s*\^?\s*\{?([23])\}?")
+_PHRASE = re.compile(r"[a-z\u00b0][a-z\u00b0 ./-]*(?:\^?\s*\{?[23]\}?)?")
 _RATIO = re.compile(r"(.+?)\s*(?:/|\bper\b|\ban?\b)\s*([a-z]+)")
 _CUBES = {"volume": ("length^3", Fraction(1, 1000))}  # litres are cubic decimetres
 
@@ -146,6 +147,8 @@ def is_unit_phrase(words: str, *, spaced: bool) -> bool:
     "5x" is a product.
     """
     name = words.strip().rstrip(".").lower()
+    if not _PHRASE.fullmatch(name):
+        return False
     if known_unit(name) is not None:
         return spaced or len(name) > 1
     parts = re.split(r"[\s/.\-^{}()0-9]+", name)

@@ -256,6 +256,10 @@ def _arithmetic(exact: Callable[[Any, Any], Any]) -> Callable[..., Value]:
     return apply
 
 
+def _no_value() -> Value:
+    raise Undefined("two signs at once")
+
+
 def _percent(value: Value, **_: Any) -> Value:
     return value / 100
 
@@ -276,6 +280,8 @@ _OPERATIONS: dict[str, Callable[..., Value]] = {
     "factorial": _factorial,
     "binomial": _binomial,
     "percent": _percent,
+    "plus_minus": lambda a, b, real: _no_value(),
+    "minus_plus": lambda a, b, real: _no_value(),
     "degrees": lambda a, real: inexact(a) * _CONTEXTS.mp.pi / 180,
     "ln": _logarithm,
     "log": _logarithm,
