@@ -6,7 +6,7 @@ The rules, in order; the first that finds something decides:
 2. the last balanced `\boxed{...}`,
 3. the rest of the line after the last `####`,
 4. the last phrase: "the answer is ...", "Final answer: ...", to the end of its sentence,
-5. leniently, `lenient_answer`: all of a short text, the last formula, or the last number.
+5. leniently, `lenient_answer` of rewards/phrases.py: all of a short text, the last formula, or the last number.
 
 An answer stated and empty is no answer; nothing stands in for it. Two things change the find:
 
@@ -25,58 +25,37 @@ not decided here.
 import itertools
 import re
 
-from rewards.numeric import DECIMAL, EXPONENT, MAX_LENGTH
+from rewards.phrases import (
+    CORRECTION,
+    MAX_WHOLE,
+    alternatives,
+    corrected_answers,
+    last_number,
+    phrased_answers,
+)
 
 MAX_ALTERNATIVES = 16
 """Answers side by side that are returned; the last ones."""
 
-MAX_WHOLE = 200
-"""Characters of a response that may be an answer as a whole."""
+
+MAX_OFFER = 80
+"""Characters between two answers that "or", "if" and the like make alternatives."""
 
 _BRACE = re.compile(r"[{}](?!\\)")  # read from right to left: an escaped brace is no brace
 _BOXED = r"\boxed"
-_NUMBER = rf"(?:(?<![\w)])[-+\u2212])?[$\u20ac\u00a3]?{DECIMAL}(?:{EXPONENT})?(?:/{DECIMAL})?"
-_LAST_NUMBER = re.compile(_NUMBER)
-_PHRASE = re.compile(
-    r"\b(?:answers?|choice|option|solutions?)\b(?:\s+(?:to|for|of|in)\b[^.:\n]{0,80}?)?\s*\**\s*"
-    r"(?:\bis\b|\bare\b|\bwas\b|\bshould be\b|\bmust be\b|\bwould be\b|\bequals\b|[:=])\**\s*:?",
-    re.IGNORECASE,
-)
-_LATER = re.compile(
-    r"\b(?:it|this|that|result|value|answers?)\**\s*(?:\bis\b|\bshould (?:have been|be)\b|"
-    r"\bmust be\b|\bequals\b|'s\b|[:=])\**\s*:?|=",
-    re.IGNORECASE,
-)
-_CORRECTION = re.compile(
-    r"\b(?:wait|actually|correction|mistaken?|mistakes|sorry|oops|hmm|wrong|incorrect|instead|"
-    r"recheck\w*|rechecking|reconsider\w*|recalculat\w*|corrected|revised|error)\b",
-    re.IGNORECASE,
-)
-_ALTERNATIVE = re.compile(
-    r"[\s$.,;:()\\\]]{0,12}(?:or|alternatively|possibly|maybe|perhaps|otherwise|"
-    r"(?:but |though )?(?:it|this|the answer) (?:could|might|may)(?: also)? be)\b",
-    re.IGNORECASE,
-)
 _JOINER = re.compile(
     r"(?:[\s$.,;:/|&()\\*\[\]-]|\b(?:or|and|either|alternatively|possibly|maybe|perhaps|it|the|"
     r"answer|could|might|may|also|be|is|option|candidate|possibility|another|else|even|"
     r"quad|qquad|text|otherwise|final|boxed)\b|\b[A-Za-z]\s*=|[{}]|[0-9]+[.):])*",
     re.IGNORECASE,
 )
-_SENTENCE_END = re.compile(r"[.!?](?=\s|$|\*)|\n")
-_REASON = re.compile(
-    r",?\s+(?:because|since|which|where|when|as (?:we|required|the)|by |so that|given|after)\b"
-    r"|,\s+(?:so|and (?:we|this|that|it))\b|\s+\((?:since|because|as)\b",
+_OFFERED = re.compile(
+    r"\b(?:if|or|when|case|otherwise|alternatively|options?|possib\w*|maybe|perhaps|another|either)\b",
     re.IGNORECASE,
 )
-_ADVERB = re.compile(
-    r"(?:(?:that|therefore|thus|then|simply|just|exactly|indeed|clearly|probably|likely|either|"
-    r"approximately|about|roughly|equal to|given by|now|still|obviously)\s+|[:*_>\s])+",
-    re.IGNORECASE,
+_CONCLUDED = re.compile(
+    r"\b(?:so|thus|therefore|hence|then|finally|final|now|next|total|step)\b", re.IGNORECASE
 )
-_MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
-_WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
-_NEGATED = re.compile(r"(?:not\b|n't\b|unknown|unclear|the following|one of|in the form)", re.I)
 
 
 def final_answer(text: str) -> str | None:
@@ -108,39 +87,13 @@ def stated_answers(text: str) -> tuple[str, ...] | None:
     """
     found = _marked(text)
     if found is None:
-        return _phrased(text)
+        return phrased_answers(text)
     answers, rest = found
-    corrected = _corrected(rest)
+    answers = tuple(part for answer in answers for part in phrased_answers(answer) or (answer,))
+    corrected = corrected_answers(rest)
     if corrected is not None:
         return corrected
-    return (*answers, *_alternatives(rest))
-
-
-def lenient_answer(text: str) -> str | None:
-    """The answer of a text that states none: all of a short line, the last formula or number."""
-    lines = text.strip().splitlines()
-    if not lines:
-        return None
-    if len(lines) == 1 and len(text) <= MAX_WHOLE and len(_WORDS.findall(text)) <= 2:
-        return lines[0].strip()
-    end = text[-4 * MAX_WHOLE :]
-    formulas = list(_MATH.finditer(end))
-    if formulas and not re.search(r"[0-9]", end[formulas[-1].end() :]):
-        return next(group for group in formulas[-1].groups() if group)
-    sentences = [s for s in _SENTENCE_END.split(lines[-1][-MAX_WHOLE:]) if s.strip()]
-    found = _of_sentence(sentences[-1]) if sentences else None
-    return last_number(text) if found is None else found
-
-
-def _of_sentence(sentence: str) -> str | None:
-    """What a last sentence ends in: all candidates of "3 or 5", else "= ...", "is ..."."""
-    if re.search(r"[0-9].*\bor\b.*[0-9]", sentence):
-        return " or ".join(_LAST_NUMBER.findall(sentence))
-    for sign in ("=", " is "):
-        value = sentence.rpartition(sign)[2]
-        if sign in sentence and re.search(r"[0-9]", value) and len(_WORDS.findall(value)) <= 2:
-            return value.strip()
-    return last_number(sentence)
+    return (*answers, *alternatives(rest))
 
 
 def after_thinking(text: str) -> str:
@@ -168,18 +121,6 @@ def hashed_answer(text: str) -> str | None:
     """The rest of the line after the last `####`, as GSM8K writes it; None if it is blank."""
     _, marker, rest = text.rpartition("####")
     return rest.partition("\n")[0].strip() or None if marker else None
-
-
-def last_number(text: str) -> str | None:
-    """The last number in `text`, with its sign, fraction and exponent.
-
-    Only the characters before the last digit are searched, enough of them that a number cut
-    by the window is longer than `MAX_LENGTH` and so too large anyway.
-    """
-    end = max(text.rfind(digit) for digit in "0123456789") + 1
-    window = text[max(0, end - 4 * MAX_LENGTH) : end]
-    numbers = _LAST_NUMBER.findall(window)
-    return numbers[-1] if numbers else None
 
 
 def _boxes(text: str) -> list[tuple[int, int]]:
@@ -227,7 +168,7 @@ def _marked(text: str) -> tuple[tuple[str, ...], str] | None:
 def _tagged(text: str, last: str) -> tuple[tuple[str, ...], str]:
     before, _, rest = text.rpartition("</answer>")
     inside = _marked(last) if last and "<answer>" not in last else None
-    answers = inside[0] if inside else (_phrased(last) or (last,))
+    answers = inside[0] if inside else (last,)
     before = before[: before.rfind("<answer>")]
     for _ in range(MAX_ALTERNATIVES):
         opened = before.rfind("<answer>")
@@ -240,58 +181,8 @@ def _tagged(text: str, last: str) -> tuple[tuple[str, ...], str]:
 
 
 def _joined(gap: str) -> bool:
-    """True if nothing but joining words stands between two answers."""
-    return len(gap) <= MAX_WHOLE and _JOINER.fullmatch(gap) is not None
-
-
-def _phrased(text: str) -> tuple[str, ...] | None:
-    """Rule 4: what follows the last phrase that names an answer, and its alternatives."""
-    for match in reversed(list(_PHRASE.finditer(text[-MAX_LENGTH * 64 :]))):
-        rest = match.string[match.end() :]
-        answer, after = _segment(rest)
-        if answer and not _NEGATED.match(answer):
-            corrected = _corrected(after)
-            return corrected or (answer, *_alternatives(after))
-    return None
-
-
-def _corrected(rest: str) -> tuple[str, ...] | None:
-    """The answer after the last word of correction in what follows a stated answer."""
-    words = list(_CORRECTION.finditer(rest[-4 * MAX_WHOLE :]))
-    if not words:
-        return None
-    later = words[0].string[words[0].end() :]
-    for match in reversed(list(_LATER.finditer(later))):
-        answer, after = _segment(later[match.end() :])
-        if re.search(r"[0-9\\]", answer) or len(answer) == 1:
-            return (answer, *_alternatives(after))
-    return None
-
-
-def _alternatives(rest: str) -> tuple[str, ...]:
-    """What is offered right after an answer: "or maybe 7"."""
-    match = _ALTERNATIVE.match(rest)
-    if match is None:
-        return ()
-    segment = _segment(rest[match.end() :])[0]
-    if not re.search(r"[0-9\\$]", segment):
-        return ()
-    number = last_number(segment)
-    formulas = _MATH.findall(segment)
-    return ("".join(formulas[-1]) if formulas else number or segment,)
-
-
-def _segment(rest: str) -> tuple[str, str]:
-    """(answer, what follows) of the text after a phrase, to the end of its sentence."""
-    rest = rest[: 4 * MAX_WHOLE].lstrip(" \t\r\n:*")
-    rest = rest[3:] if rest.startswith(("\\[\n", "$$\n")) else rest
-    end = _SENTENCE_END.search(rest)
-    answer = rest[: end.start()] if end else rest
-    after = rest[end.end() :] if end else ""
-    answer = _REASON.split(answer, maxsplit=1)[0]
-    adverb = _ADVERB.match(answer)
-    answer = answer[adverb.end() :] if adverb else answer
-    formulas = list(_MATH.finditer(answer))
-    if len(formulas) == 1 and len(answer.replace(formulas[0][0], "").split()) > 6:
-        answer = formulas[0][0]
-    return answer.strip(" *_"), after
+    """True if joining words, or a condition, stand between two answers and no conclusion."""
+    if len(gap) > MAX_WHOLE or CORRECTION.search(gap):
+        return False
+    offered = len(gap) <= MAX_OFFER and _OFFERED.search(gap) and not _CONCLUDED.search(gap)
+    return bool(offered) or _JOINER.fullmatch(gap) is not None

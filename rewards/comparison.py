@@ -149,9 +149,15 @@ def _same_relation(a: Relation, b: Relation) -> bool | None:
             return found
         if a.sides[0] is None or b.sides[0] is None:
             return found
+    if a.signs == b.signs and _all(map(_same_side, a.sides, b.sides)):
+        return True
     if None in a.sides or None in b.sides or len(a.sides) != 2 or len(b.sides) != 2:
-        return None
+        return False if len(a.sides) != len(b.sides) else None
     return _proportional(_difference(a), _difference(b), positive=False)
+
+
+def _same_side(first: Node | None, second: Node | None) -> bool | None:
+    return first is second if first is None or second is None else agree(first, second)
 
 
 def _same_inequality(a: Relation, b: Relation) -> bool | None:
@@ -179,6 +185,8 @@ def _difference(relation: Relation) -> Node:
 def _proportional(first: Node, second: Node, *, positive: bool) -> bool | None:
     """True if first / second is one constant, not 0, at all points where both are defined."""
     names = sorted(variables(first) | variables(second))
+    if not names:
+        return False
     ratio: Any = None
     found = 0
     for point in points_for(names):

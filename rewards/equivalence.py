@@ -33,17 +33,21 @@ _CHOSEN = re.compile(
 )  # fmt: skip
 _LABELLED = re.compile(r"\(?[A-P](?:\)|\.|:)[.:]?\s*(\S.*)", re.DOTALL)
 _TAIL = re.compile(
-    r"(?P<before>.*(?:[^\s\\A-Za-z_^{(\[+*/=<>-]|\\[A-Za-z]+(?=\s)))(?P<space>\s*)"
+    r"(?P<before>.*(?:[^\s\\A-Za-z_^{(\[+*/=<>,;:-]|\\[A-Za-z]+(?=\s)))(?P<space>\s*)"
     r"(?P<unit>[A-Za-z][A-Za-z. /]*(?:\^?\s*\{?[23]\}?)?)",
     re.DOTALL,
 )
 _LAST_SIDE = re.compile(r"=|\\approx")
 _ROMAN = re.compile(r"\\(?:text|mbox|mathrm|textrm|textbf|,|;| )|~")
-_PUNCTUATION = re.compile(r"[^\w\s]|_")
+_PUNCTUATION = re.compile(r"[.,;:!?'\"()\[\]{}]")
+_ORDINAL = re.compile(r"(?<=[0-9])(?:st|nd|rd|th)\b")
+_CLAUSE = re.compile(r"\s(?:for (?:all|any|every|each|some)|where)\s.*", re.DOTALL)
+_AND = re.compile(r",|\band\b|;")
 _ARTICLES = frozenset(("the", "a", "an", "is", "it", "its", "are"))
 _BASED = re.compile(r"([0-9A-Z]+)(?:_\s*\{?\s*([0-9]+)\s*\}?)?")
 _CLOCK = re.compile(
-    r"([0-9]{1,2})\s*:\s*([0-9]{2})(?:\s*:\s*([0-9]{2}))?\s*([ap])?\.?\s*m?\.?", re.IGNORECASE
+    r"([0-9]{1,2})(?:\s*:\s*([0-9]{2}))?(?:\s*:\s*([0-9]{2}))?\s*(?:([ap])\.?\s*m\.?)?",
+    re.IGNORECASE,
 )
 
 
@@ -93,8 +97,13 @@ def equivalent(reference: str, answer: str, *, rounding: Rounding | None = None)
     return _by_form(a, b, rounding, reference)
 
 
+def is_choice(reference: str) -> bool:
+    """True if a reference is the letter of an option, as "C" and "\\text{(C)}" are."""
+    return _CHOICE.fullmatch(_spelled(reference)) is not None
+
+
 def _spelled(text: str) -> str:
-    text = strip_group(plain(text))
+    text = _CLAUSE.sub("", strip_group(plain(text)))
     prefix = _PREFIX.match(text)
     return text[prefix.end() :] if prefix else text
 
@@ -191,7 +200,7 @@ def _split_unit(text: str) -> tuple[str, str]:
     if text.endswith("\u00b0"):
         return text[:-1], "degrees"
     match = _TAIL.fullmatch(text)
-    if match and is_unit_phrase(match["unit"], spaced=bool(match["space"])):
+    if match and is_unit_phrase(match["unit"], spaced=True):
         return match["before"].strip(), match["unit"].strip()
     match = re.fullmatch(r"\$\s*(.+)", text, re.DOTALL)
     return (match[1], "dollars") if match else (text, "")
@@ -258,10 +267,11 @@ def _same_clock(a: str, b: str) -> bool | None:
 
 
 def _same_words(a: str, b: str) -> bool:
-    """Equal words without case, punctuation and articles."""
-    return bool(_words(a)) and _words(a) == _words(b)
+    """Equal words without case, punctuation and articles; a list of names in any order."""
+    first, second = (sorted(map(_words, _AND.split(text))) for text in (a, b))
+    return bool(_words(a)) and first == second
 
 
 def _words(text: str) -> list[str]:
-    words = _PUNCTUATION.sub(" ", text).lower().split()
+    words = _PUNCTUATION.sub(" ", _ORDINAL.sub("", text)).lower().split()
     return [word for word in words if word not in _ARTICLES]

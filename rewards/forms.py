@@ -5,10 +5,10 @@ other is decided in rewards/comparison.py.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rewards.latex import Node, Unreadable, operations, read_expression
+from rewards.separators import encloses, split_at, top_level, without_thousands
 from rewards.spelling import strip_group
 
 MAX_ITEMS = 64
@@ -17,20 +17,22 @@ MAX_ITEMS = 64
 MAX_NESTING = 8
 """Brackets in brackets."""
 
-_OPENERS, _CLOSERS = "([{", ")]}"
 _COMPARISONS = ("=", "<", ">", "\\le", "\\ge", "\\ne", "\\approx")
-_SPLITTER = re.compile(
-    r"\\begin|\\end|\\[{}]|\\(?:le|ge|ne|approx|cup|cap|setminus|in|sim)(?![A-Za-z])"
-    r"|[()\[\]{},;=<>|:]|(?<![A-Za-z\\])(?:or|and)(?![A-Za-z])"
-)
 _MATRIX = re.compile(
     r"\\begin\s*\{([pbvBV]?matrix|array)\}(?:\s*\{[clr| ]*\})?(.*)\\end\s*\{\1\}", re.DOTALL
 )
-_THOUSANDS = re.compile(r"[^,]*?[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])(?:\.[0-9]+)?[^,]*")
-_GROUPED = re.compile(r"(?<![0-9,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9,])")
 _SIGNS = frozenset(("plus_minus", "minus_plus"))
 _BRANCHES = (("add", "subtract"), ("subtract", "add"))  # the upper signs, the lower signs
-_EMPTY = frozenset(("\\emptyset", "empty set", "no solution", "no solutions", "no real solution"))
+_EMPTY = frozenset(
+    (
+        "\\emptyset",
+        "empty set",
+        "no solution",
+        "no solutions",
+        "no real solution",
+        "no real solutions",
+    )
+)
 _LABEL = re.compile(r"[A-Za-z\\][^0-9=<>]*")
 
 
@@ -106,35 +108,44 @@ def read_form(text: str, nesting: int = 0) -> Form:
     if nesting > MAX_NESTING:
         raise Unreadable("too deep")
     text = strip_group(text.strip())
-    if text in _EMPTY or text.replace(" ", "") == "\\{\\}":
+    if text.lower() in _EMPTY or text.replace(" ", "") == "\\{\\}":
         return Many(items=(), kind="set")
     if text == "\\reals":
         return read_form("(-\\infty, \\infty)")
-    if text.startswith("\\begin"):
+    if text.endswith("}") and "\\end" in text:
         return _read_matrix(text)
-    text = _without_thousands(text)
-    marks = list(_top_level(text))
+    text = without_thousands(text)
+    marks = list(top_level(text))
     for separators, kind in ((("or",), "or"), (("and", ";"), "and"), ((",",), "list")):
         if any(mark in separators for _, _, mark in marks):
-            return _read_many(_split(text, marks, separators), kind, nesting)
+            return _read_many(split_at(text, marks, separators), kind, nesting)
     if any(mark == "\\in" for _, _, mark in marks):
-        _, inside = _split(text, marks, ("\\in",))[:2]
+        _, inside = split_at(text, marks, ("\\in",))[:2]
         return read_form(inside, nesting + 1)
     if any(mark == "\\cup" for _, _, mark in marks):
-        parts = _split(text, marks, ("\\cup",))
+        parts = split_at(text, marks, ("\\cup",))
         return Union(parts=tuple(read_form(part, nesting + 1) for part in parts[:MAX_ITEMS]))
     if any(mark == "\\setminus" for _, _, mark in marks):
-        whole, removed = _split(text, marks, ("\\setminus",))[:2]
+        whole, removed = split_at(text, marks, ("\\setminus",))[:2]
         return Without(whole=read_form(whole, nesting + 1), removed=read_form(removed, nesting + 1))
     if any(mark in _COMPARISONS for _, _, mark in marks):
-        return _both_signs(_read_relation(text, marks))
+        try:
+            return _both_signs(_read_relation(text, marks))
+        except Unreadable:
+            return _read_named(text, marks, nesting)
     enclosed = _read_enclosed(text, nesting)
     return _read_scalar(text, marks) if enclosed is None else enclosed
 
 
 def _read_scalar(text: str, marks: list[tuple[int, int, str]]) -> Form:
     if any(mark == ":" for _, _, mark in marks):  # a ratio, 1:4
-        text = "/".join(f"({part})" for part in _split(text, marks, (":",)))
+        parts = [read_expression(part) for part in split_at(text, marks, (":",))]
+        ratios = tuple(Scalar(node=("divide", part, parts[0])) for part in parts[1:])
+        return (
+            Bracket(opening=":", closing=":", items=ratios)
+            if len(ratios) > 1
+            else Scalar(node=("divide", parts[0], parts[1]))
+        )
     node = read_expression(text)
     if not operations(node) & _SIGNS:
         return Scalar(node=node)
@@ -174,20 +185,22 @@ def _read_enclosed(text: str, nesting: int) -> Form | None:
     """A set, tuple or interval in brackets around the whole text; None if there are none."""
     if text.startswith("\\{") and text.endswith("\\}"):
         inner = text[2:-2]
-        builder = [mark for mark in _top_level(inner) if mark[2] in ("|", ":")]
+        builder = [mark for mark in top_level(inner) if mark[2] in ("|", ":")]
         if builder:
             return read_form(inner[builder[0][1] :], nesting + 1)
         form = read_form(inner, nesting + 1)
         items = form.items if isinstance(form, Many) and form.kind != "set" else (form,)
         return Many(items=items, kind="set")
-    if not (text[:1] in ("(", "[") and text[-1:] in (")", "]") and _encloses(text)):
+    if not (text[:1] in ("(", "[") and text[-1:] in (")", "]") and encloses(text)):
         return None
-    inner = text[1:-1]
-    marks = list(_top_level(inner))
+    inner = text[1:-1].strip()
+    if inner.startswith("\\begin"):
+        return read_form(inner, nesting + 1)
+    marks = list(top_level(inner))
     if not any(mark in (",", ";") for _, _, mark in marks):
         is_wrapped = text[0] == "(" and any(mark[2] in (*_COMPARISONS, "\\cup") for mark in marks)
         return read_form(inner, nesting + 1) if is_wrapped else None
-    parts = _split(inner, marks, (",", ";"))
+    parts = split_at(inner, marks, (",", ";"))
     if len(parts) > MAX_ITEMS:
         raise Unreadable("too many items")
     items = tuple(read_form(part, nesting + 1) for part in parts)
@@ -199,7 +212,7 @@ def _read_enclosed(text: str, nesting: int) -> Form | None:
 
 def _read_relation(text: str, marks: list[tuple[int, int, str]]) -> Relation:
     signs = tuple(mark for _, _, mark in marks if mark in _COMPARISONS)
-    parts = _split(text, marks, _COMPARISONS)
+    parts = split_at(text, marks, _COMPARISONS)
     sides: list[Node | None] = []
     for i, part in enumerate(parts):
         try:
@@ -212,65 +225,30 @@ def _read_relation(text: str, marks: list[tuple[int, int, str]]) -> Relation:
     return Relation(signs=signs, sides=tuple(sides))
 
 
+def _read_named(text: str, marks: list[tuple[int, int, str]], nesting: int) -> Form:
+    """What a name is said to be, where it is no expression: (x, y) = (1, 2)."""
+    name, *forms = split_at(text, marks, ("=",))
+    if len(forms) != 1 or re.search(r"[0-9]", name):
+        raise Unreadable("a relation")
+    return read_form(forms[0], nesting + 1)
+
+
 def _read_matrix(text: str) -> Grid:
-    match = _MATRIX.fullmatch(text)
+    match = _MATRIX.fullmatch(text, text.index("\\begin") if "\\begin" in text else 0)
     if match is None or "\\begin" in match[2]:
         raise Unreadable("a matrix")
     rows = [row for row in re.split(r"\\\\(?:\[[^\]]*\])?", match[2]) if row.strip()]
     if len(rows) > MAX_ITEMS or text.count("&") > MAX_ITEMS:
         raise Unreadable("a matrix too large")
-    return Grid(rows=tuple(tuple(read_expression(c) for c in row.split("&")) for row in rows))
+    cells = [[read_expression(cell) for cell in row.split("&")] for row in rows]
+    factor = text[: match.start()].rpartition("=")[2].strip()
+    if factor:
+        scale = read_expression(factor)
+        cells = [[("multiply", scale, cell) for cell in row] for row in cells]
+    return Grid(rows=tuple(map(tuple, cells)))
 
 
 def _node(form: Form) -> Node:
     if not isinstance(form, Scalar):
         raise Unreadable("not a number in a matrix")
     return form.node
-
-
-def _without_thousands(text: str) -> str:
-    """Thousands separators removed where every comma outside brackets is one."""
-    if "," not in text:
-        return text
-    outside = sum(mark == "," for _, _, mark in _top_level(text))
-    if outside and not _THOUSANDS.fullmatch(text) and "\\frac" not in text:
-        return text
-    grouped = _GROUPED.sub(lambda m: m[0].replace(",", ""), text)
-    left = sum(mark == "," for _, _, mark in _top_level(grouped))
-    return text if left or "(" in text or "[" in text or "\\{" in text else grouped
-
-
-def _top_level(text: str) -> Iterator[tuple[int, int, str]]:
-    """(start, end, mark) of separators and comparisons outside all brackets."""
-    depth = 0
-    for match in _SPLITTER.finditer(text):
-        mark = match[0]
-        if mark in ("\\{", "\\begin") or mark in _OPENERS:
-            depth += 1
-        elif mark in ("\\}", "\\end") or mark in _CLOSERS:
-            depth -= 1
-        elif depth == 0:
-            yield match.start(), match.end(), mark
-
-
-def _split(text: str, marks: list[tuple[int, int, str]], at: tuple[str, ...]) -> list[str]:
-    parts, start = [], 0
-    for begin, end, mark in marks:
-        if mark in at:
-            parts.append(text[start:begin])
-            start = end
-    return [*parts, text[start:]]
-
-
-def _encloses(text: str) -> bool:
-    """True if the first bracket is closed by the last one."""
-    depth = 0
-    for match in _SPLITTER.finditer(text):
-        mark = match[0]
-        if mark == "\\{" or mark in _OPENERS:
-            depth += 1
-        elif mark == "\\}" or mark in _CLOSERS:
-            depth -= 1
-            if depth == 0:
-                return match.end() == len(text)
-    return False

@@ -7,15 +7,10 @@ grade what follows the last `</think>`, by the rules of rewards/answers.py.
 import re
 from fractions import Fraction
 
-from rewards.answers import (
-    after_thinking,
-    last_number,
-    lenient_answer,
-    stated_answer,
-    stated_answers,
-)
-from rewards.equivalence import Rounding, equivalent
+from rewards.answers import after_thinking, stated_answer, stated_answers
+from rewards.equivalence import Rounding, equivalent, is_choice
 from rewards.numeric import is_too_large, parse_number
+from rewards.phrases import choice_answer, last_number, lenient_answer
 from rewards.problem import Problem, Response, Score, Verdict
 from rewards.values import TooLarge
 
@@ -102,7 +97,7 @@ def rounding_of(prompt: str) -> Rounding | None:
 def _math_verdict(problem: Problem, reference: str, text: str) -> Verdict:
     answers = stated_answers(text)
     if answers is None:
-        answer = lenient_answer(text)
+        answer = (is_choice(reference) and choice_answer(text)) or lenient_answer(text)
         answers = (answer,) if answer else ()
     if not any(answers):
         return Verdict.NO_ANSWER

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from rewards.spelling import plain
-from rewards.units import is_unit_phrase, same_amount
+from rewards.units import is_unit_phrase, known_unit, same_amount
 
 MAX_LENGTH = 64
 """Characters; a longer answer is too large to be read as a number."""
@@ -159,6 +159,9 @@ def quantities_equal(reference: Quantity, answer: Quantity) -> bool:
     "50%" is 50, for a question that asks for percent, and 1/2. A unit counts where both have
     one that is known: "5 m" is "500 cm", and neither "5 cm" nor "5 s".
     """
+    units = reference.unit, answer.unit
+    if reference.is_percent != answer.is_percent and any(known_unit(unit) for unit in units):
+        return False
     if same_amount(reference.value, reference.unit, answer.value, answer.unit):
         return True
     if reference.is_percent == answer.is_percent:

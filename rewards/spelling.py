@@ -101,6 +101,10 @@ _REALS = re.compile(
     r"\\(?:mathbb|Bbb|mathbf)\s*(?:\{\s*R\s*\}|R\b)|\ball real numbers\b|\ball reals\b", re.I
 )
 _DEGREE = re.compile(r"\^\s*(?:\{\s*\u00b0\s*\}|\u00b0)")
+_PRIME = re.compile(r"\^\s*(?:\{\s*\\prime\s*\}|\\prime)")
+_RECURRING = re.compile(
+    r"(?<![0-9])([0-9]{1,50})\.([0-9]{0,50})\\(?:overline|bar)\s*\{([0-9]{1,50})\}"
+)
 _TO_A_POWER = re.compile(r"\s+\^")
 _THIN_THOUSANDS = re.compile(r"(?<=[0-9])(?:\\,|\\ |\{,\}|,\\!\s*|\{,\}\\!)(?=[0-9]{3}(?![0-9]))")
 _SPACING = re.compile(r"\\[,;:! >]|~")
@@ -151,13 +155,23 @@ def _without_looks(text: str) -> str:
         text = _MARKDOWN.sub(lambda m: m[1] or m[2], text)
     text = _REALS.sub(r"\\reals ", text)
     text = _THIN_THOUSANDS.sub(lambda m: "," if "," in m[0] else "", text)
+    if "\\overline" in text or "\\bar" in text:
+        text = _RECURRING.sub(_recurring, text)
     text = _rows_kept(text)
     text = text.replace("\\(", " ").replace("\\)", " ").replace("\\[", " ")
     text = text.replace("\\!", "").replace("\\%", "%").replace("\\#", "#").replace("\\&", " and ")
     text = _SPACING.sub(" ", _dollars(text)).replace("\x02", "\\\\")
     text = _IN_FONT.sub(r" \1 ", text)
     text = _COMMAND.sub(_one_name, text)
+    text = _PRIME.sub("'", text)
     return _TO_A_POWER.sub("^", _DEGREE.sub("\u00b0", text))
+
+
+def _recurring(match: re.Match[str]) -> str:
+    """0.1\\overline{6} as a fraction: (16 - 1) / 90."""
+    whole, before, again = match.groups()
+    top = int(whole + before + again) - int(whole + before)
+    return f"\\frac{{{top}}}{{{'9' * len(again) + '0' * len(before)}}}"
 
 
 def _rows_kept(text: str) -> str:

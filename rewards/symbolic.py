@@ -19,6 +19,7 @@ _LOGGER = logging.getLogger("math_verify")
 # Work that grows without a bound in the length of the text: towers, factorials, long digits.
 _COSTLY = re.compile(r"!|[0-9]{12}|\^\s*\{?\s*-?[0-9]{3}|[0-9]{4}\s*\}?\s*\^|\\prod|binom")
 _SUM = re.compile(r"\\sum_\{[a-z]=[0-9]{1,4}\}\^\{[0-9]{1,4}\}")
+_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,}")
 _MAX_OPENED = 12
 _MAX_POWERS = 4
 _READABLE = re.compile(r"\\(?:sum|int|lim|frac|sqrt|begin)|[-+*/^=]")
@@ -30,6 +31,7 @@ def affordable(text: str) -> bool:
         len(text) <= MAX_LENGTH
         and text.count("{") + text.count("(") <= _MAX_OPENED
         and text.count("^") + text.count("**") <= _MAX_POWERS
+        and _PROSE.search(text) is None
         and _COSTLY.search(_SUM.sub("", text)) is None
     )
 
@@ -56,11 +58,11 @@ def symbolically_equal(reference: str, answer: str) -> bool | None:
 
 
 def _values_agree(first: Any, second: Any) -> bool:
-    """Both at three points, where they have values; relations and sets are left to math-verify."""
+    """Both at three points, where they have values; other things must be the same objects."""
     from sympy import Expr
 
     if not (isinstance(first, Expr) and isinstance(second, Expr)):
-        return True
+        return bool(first == second)
     symbols = sorted(first.free_symbols | second.free_symbols, key=str)
     for shift in (0.7, 1.9, 3.3):
         point = {symbol: shift + 0.61 * i for i, symbol in enumerate(symbols)}

@@ -57,7 +57,8 @@ _UNITS: dict[str, Unit] = {
 }
 _POWERED = re.compile(r"(square|sq|cubic|cu)\s+([a-z]+)|([a-z]+)\s*\^?\s*\{?([23])\}?")
 _PHRASE = re.compile(r"[a-z\u00b0][a-z\u00b0 ./-]*(?:\^?\s*\{?[23]\}?)?")
-_RATIO = re.compile(r"(.+?)\s*(?:/|\bper\b|\ban?\b)\s*([a-z]+)")
+_RATIO = re.compile(r"(.+?)\s*(?:/|\bper\b|\ban?\b)\s*([a-z]+(?:\s*\^?\s*\{?[23]\}?)?)")
+_LETTERS = frozenset("mgshl\u00b0JKLNW")  # units of one letter, as they are written
 _CUBES = {"volume": ("length^3", Fraction(1, 1000))}  # litres are cubic decimetres
 
 # Words that change what a number says: "8 or", "8 pi", "8 squared" are no numbers with units.
@@ -149,6 +150,8 @@ def is_unit_phrase(words: str, *, spaced: bool) -> bool:
     name = words.strip().rstrip(".").lower()
     if not _PHRASE.fullmatch(name):
         return False
+    if len(name) == 1 and words.strip() not in _LETTERS:
+        return False
     if known_unit(name) is not None:
         return spaced or len(name) > 1
     parts = re.split(r"[\s/.\-^{}()0-9]+", name)
@@ -173,7 +176,7 @@ def known_unit(words: str) -> Unit | None:
         return base and (f"{base[0]}^{power}", base[1] ** power)
     ratio = _RATIO.fullmatch(name)
     if ratio:
-        top, bottom = known_unit(ratio[1]), _UNITS.get(ratio[2])
+        top, bottom = known_unit(ratio[1]), known_unit(ratio[2])
         if top and bottom:
             kind = "speed" if (top[0], bottom[0]) == ("length", "time") else f"{top[0]}/{bottom[0]}"
             return kind, top[1] / bottom[1]

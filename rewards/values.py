@@ -121,6 +121,8 @@ def _based(node: Node) -> Value:
     base = node[2][1]
     if base.denominator != 1 or not 2 <= base <= 36:
         raise Undefined("a base")
+    if any(int(digit) >= base for digit in node[1]):
+        raise Undefined("a digit that the base does not have")
     return Fraction(int(node[1], int(base)))
 
 
