@@ -10,6 +10,9 @@ from rewards.numeric import DECIMAL, EXPONENT, MAX_LENGTH
 
 MAX_WHOLE = 200
 """Characters of a response that may be an answer as a whole."""
+MAX_DISTANCE = 120
+"""Characters between a word of correction and the "it is ..." that it announces."""
+
 _NUMBER = rf"(?:(?<![\w)])[-+\u2212])?[$\u20ac\u00a3]?{DECIMAL}(?:{EXPONENT})?(?:/{DECIMAL})?"
 _LAST_NUMBER = re.compile(_NUMBER)
 _PHRASE = re.compile(
@@ -52,6 +55,7 @@ _CHOICE = re.compile(
 )
 _MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _WORDS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{?([^\s{}$\\]+)")  # \boxed 9, \fbox{9}
 _SO = re.compile(r"\s*(?:so|thus|hence|therefore|then)\b,?", re.IGNORECASE)
 _NEGATED = re.compile(r"(?:not\b|n't\b|unknown|unclear|the following|one of|in the form)", re.I)
 
@@ -68,14 +72,23 @@ def phrased_answers(text: str) -> tuple[str, ...] | None:
 
 
 def corrected_answers(rest: str) -> tuple[str, ...] | None:
-    """The answer after the last word of correction in what follows a stated answer."""
-    words = list(CORRECTION.finditer(rest[-4 * MAX_WHOLE :]))
+    """The answer after a word of correction in what follows a stated answer.
+
+    "The answer is ..." may come any time after it, "it is ..." or "= ..." soon after it.
+    """
+    rest = rest[-4 * MAX_WHOLE :]
+    words = [match.end() for match in CORRECTION.finditer(rest)]
     if not words:
         return None
-    later = words[0].string[words[0].end() :]
-    for match in reversed(list(_LATER.finditer(later))):
-        answer, after = _segment(later[match.end() :])
-        if re.search(r"[0-9\\]", answer) or len(answer) == 1:
+    for match in reversed(list(_LATER.finditer(rest, words[0]))):
+        near = any(0 <= match.start() - end <= MAX_DISTANCE for end in words)
+        answer, after = _segment(rest[match.end() :])
+        is_short = len(_WORDS.findall(answer)) <= 3
+        if (
+            (near or "answer" in match[0].lower())
+            and is_short
+            and re.search(r"[0-9\\]|^\W*\w\W*$", answer)
+        ):
             return (answer, *alternatives(after))
     return None
 
@@ -85,9 +98,10 @@ def alternatives(rest: str) -> tuple[str, ...]:
     match = _ALTERNATIVE.match(rest)
     if match is None:
         return ()
+    sentence = _SENTENCE_END.split(rest[match.end() :][:MAX_WHOLE], maxsplit=1)[0]
     segment = _segment(rest[match.end() :])[0]
-    if not re.search(r"[0-9\\$]", segment):
-        return ()
+    if not re.search(r"[0-9\\$]", segment) or len(_WORDS.findall(sentence)) > 6:
+        return ()  # "alternatively, we could solve the equation ..." offers no answer
     number = last_number(segment)
     formulas = _MATH.findall(segment)
     return ("".join(formulas[-1]) if formulas else number or segment,)
@@ -101,6 +115,9 @@ def lenient_answer(text: str) -> str | None:
     if len(lines) == 1 and len(text) <= MAX_WHOLE and len(_WORDS.findall(text)) <= 2:
         return _SO.sub("", lines[0]).strip()
     end = text[-4 * MAX_WHOLE :]
+    bare = _BARE_BOX.findall(end)
+    if bare:
+        return bare[-1]
     formulas = list(_MATH.finditer(end))
     if formulas and not re.search(r"[0-9]", end[formulas[-1].end() :]):
         return next(group for group in formulas[-1].groups() if group)
