@@ -23,8 +23,11 @@ from rewards.tokens import (
 MAX_LENGTH = 1000
 """Characters of an expression."""
 
-MAX_DEPTH = 60
+MAX_DEPTH = 40
 """Nested groups, functions and powers; keeps the parser off Python's recursion limit."""
+
+MAX_HEIGHT = 150
+"""Of a tree; a sum of 150 terms is as high. Keeps evaluation off the recursion limit."""
 
 Node = tuple[Any, ...]
 
@@ -50,6 +53,8 @@ def read_expression(text: str) -> Node:
     node = parser.sum()
     if parser.token != "":
         raise Unreadable(parser.token)
+    if _height(node) > MAX_HEIGHT:
+        raise Unreadable("too high")
     return node
 
 
@@ -64,6 +69,15 @@ def operations(node: Node) -> frozenset[str]:
     """Names of the operations in a tree."""
     inner = (operations(part) for part in node[1:] if isinstance(part, tuple))
     return frozenset((node[0],)).union(*inner)
+
+
+def _height(node: Node) -> int:
+    """Levels of a tree, without recursion."""
+    level, height = [node], 0
+    while level:
+        height += 1
+        level = [part for each in level for part in each[1:] if isinstance(part, tuple)]
+    return height
 
 
 def number(value: int | Fraction) -> Node:
@@ -91,13 +105,9 @@ class _Parser:
             raise Unreadable(f"no {token}")
 
     def sum(self) -> Node:
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise Unreadable("too deep")
         node = self._signed(self.product)
         while self.token in _ADD:
             node = (_ADD[self.advance()], node, self._signed(self.product))
-        self._depth -= 1
         return node
 
     def _signed(self, read: Any) -> Node:
@@ -165,6 +175,14 @@ class _Parser:
         return node
 
     def atom(self) -> Node:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise Unreadable("too deep")
+        node = self._atom()
+        self._depth -= 1
+        return node
+
+    def _atom(self) -> Node:
         token = self.advance()
         if token[:1].isdigit() or (token[:1] == "." and len(token) > 1):
             return self._numeral(token)

@@ -31,6 +31,7 @@ CORRECTION = re.compile(
     r"recheck\w*|rechecking|reconsider\w*|recalculat\w*|corrected|revised|error)\b",
     re.IGNORECASE,
 )
+_RETRACTION = re.compile(r"\b(?:wait|sorry|oops|hmm|correction|mistaken?)\b", re.IGNORECASE)
 _ALTERNATIVE = re.compile(
     r"[\s$.,;:()\\\]]{0,12}(?:or|alternatively|possibly|maybe|perhaps|otherwise|"
     r"(?:but |though )?(?:it|this|the answer) (?:could|might|may)(?: also)? be)\b",
@@ -77,11 +78,12 @@ def corrected_answers(rest: str) -> tuple[str, ...] | None:
     "The answer is ..." may come any time after it, "it is ..." or "= ..." soon after it.
     """
     rest = rest[-4 * MAX_WHOLE :]
-    words = [match.end() for match in CORRECTION.finditer(rest)]
-    if not words:
+    first = CORRECTION.search(rest)
+    if first is None:
         return None
-    for match in reversed(list(_LATER.finditer(rest, words[0]))):
-        near = any(0 <= match.start() - end <= MAX_DISTANCE for end in words)
+    for match in reversed(list(_LATER.finditer(rest, first.end()))):
+        before = rest[max(0, match.start() - MAX_DISTANCE) : match.start()]
+        near = (_RETRACTION if match[0] == "=" else CORRECTION).search(before)
         answer, after = _segment(rest[match.end() :])
         is_short = len(_WORDS.findall(answer)) <= 3
         if (
