@@ -96,6 +96,7 @@ def rounding_of(prompt: str) -> Rounding | None:
 
 def _math_verdict(problem: Problem, reference: str, text: str) -> Verdict:
     answers = stated_answers(text)
+    is_stated = answers is not None
     if answers is None:
         answer = (is_choice(reference) and choice_answer(text)) or lenient_answer(text)
         answers = (answer,) if answer else ()
@@ -108,7 +109,9 @@ def _math_verdict(problem: Problem, reference: str, text: str) -> Verdict:
     if len(answers) > 1:
         whole = equivalent(reference, ", ".join(answers), rounding=rounding)
         return Verdict.CORRECT if whole else Verdict.WRONG
-    return Verdict.MALFORMED if found[0] is None else Verdict.WRONG
+    if found[0] is None:
+        return Verdict.MALFORMED if is_stated else Verdict.NO_ANSWER
+    return Verdict.WRONG
 
 
 def _prompt_rounding(problem: Problem) -> Rounding | None:

@@ -53,6 +53,8 @@ def _intervals(form: Form) -> list[Interval]:
             return [interval for part in form.parts for interval in _intervals(part)]
         case Without():
             return reduce(_without, _intervals(form.removed), _intervals(form.whole))
+        case Many(items=()):
+            return []
         case Many(kind="and" | "list") if all(_is_chain(item) for item in form.items):
             return reduce(_intersection, (_joined(_intervals(item)) for item in form.items))
         case Many():

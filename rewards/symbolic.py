@@ -17,12 +17,14 @@ MAX_POINT_ERROR = 1e-9
 _LOGGER = logging.getLogger("math_verify")
 
 # Work that grows without a bound in the length of the text: towers, factorials, long digits.
-_COSTLY = re.compile(r"!|[0-9]{12}|\^\s*\{?\s*-?[0-9]{3}|[0-9]{4}\s*\}?\s*\^|\\prod|binom")
+_COSTLY = re.compile(
+    r"!|[0-9]{12}|\^\s*\{?\s*-?[0-9]{3}|[0-9]{4}\s*\}?\s*\^|\\prod|binom|\\o?int|\\lim|\\infty"
+)
 _SUM = re.compile(r"\\sum_\{[a-z]=[0-9]{1,4}\}\^\{[0-9]{1,4}\}")
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,}")
 _MAX_OPENED = 12
 _MAX_POWERS = 4
-_READABLE = re.compile(r"\\(?:sum|int|lim|frac|sqrt|begin)|[-+*/^=]")
+_READABLE = re.compile(r"\\(?:sum|frac|sqrt|begin)|[-+*/^=]")
 
 
 def affordable(text: str) -> bool:

@@ -114,6 +114,10 @@ def test_answers_over_a_cap_are_refused(answer):
         equivalent("5", answer)
 
 
+def test_a_formula_is_not_compared_as_words():
+    assert not equivalent("n!", r"n\left}")
+
+
 @pytest.mark.parametrize("answer", ["", "(1,", "1 2", r"\frac{1}{"])
 def test_what_cannot_be_read_is_none(answer):
     assert equivalent("5", answer) is None
