@@ -1,42 +1,99 @@
-r"""Where a response states its final answer: tags, \boxed, ####, else its last number.
+r"""Where a response states its final answer, and whether it states more than one.
 
-Every function is linear in the length of the text, which is hostile. What the answer means
-is not decided here (rewards/numeric.py).
+The rules, in order; the first that finds something decides:
+
+1. the last closed `<answer>...</answer>`; a box or phrase inside it is unwrapped,
+2. the last balanced `\boxed{...}`,
+3. the rest of the line after the last `####`,
+4. the last phrase: "the answer is ...", "Final answer: ...", to the end of its sentence,
+5. leniently, `lenient_answer` of rewards/phrases.py: all of a short text, the last formula, or the last number.
+
+An answer stated and empty is no answer; nothing stands in for it. Two things change the find:
+
+- A self-correction is judged by its last answer. After a word such as "wait", "actually" or
+  "mistake" that follows a stated answer, a later "it is ...", "the answer is ..." or "= ..."
+  replaces it.
+- Answers that stand side by side are alternatives, not a correction: "\boxed{3} or \boxed{5}",
+  "\boxed{3}, \boxed{5}", "\boxed{3} (or maybe 5)". All are returned; who states several must
+  be right with each of them, or with all of them as one list. A list inside one box is one
+  answer here, which rewards/equivalence.py reads as a list.
+
+Every function is linear in the length of the text, which is hostile. What an answer means is
+not decided here.
 """
 
+import itertools
 import re
 
-from rewards.numeric import DECIMAL, EXPONENT, MAX_LENGTH
+from rewards.phrases import (
+    CORRECTION,
+    MAX_WHOLE,
+    alternatives,
+    corrected_answers,
+    last_number,
+    phrased_answers,
+)
+
+MAX_ALTERNATIVES = 16
+"""Answers side by side that are returned; the last ones."""
+
+
+MAX_OFFER = 80
+"""Characters between two answers that "or", "if" and the like make alternatives."""
 
 _BRACE = re.compile(r"[{}](?!\\)")  # read from right to left: an escaped brace is no brace
 _BOXED = r"\boxed"
-_LAST_NUMBER = re.compile(
-    rf"(?:(?<![\w)])[-+\u2212])?[$\u20ac\u00a3]?{DECIMAL}(?:{EXPONENT})?(?:/{DECIMAL})?"
+_JOINER = re.compile(
+    r"(?:[\s$.,;:/|&()\\*\[\]-]|\b(?:or|and|either|alternatively|possibly|maybe|perhaps|it|the|"
+    r"answer|could|might|may|also|be|is|option|candidate|possibility|another|else|even|"
+    r"quad|qquad|text|otherwise|final|boxed)\b|\b[A-Za-z]\s*=|[{}]|[0-9]+[.):])*",
+    re.IGNORECASE,
+)
+_OFFERED = re.compile(
+    r"\b(?:if|or|when|case|otherwise|alternatively|options?|possib\w*|maybe|perhaps|another|either)\b",
+    re.IGNORECASE,
+)
+_CONCLUDED = re.compile(
+    r"\b(?:so|thus|therefore|hence|then|finally|final|now|next|total|step)\b", re.IGNORECASE
 )
 
 
 def final_answer(text: str) -> str | None:
-    r"""The final answer of `text`, or None. The first of these that is there decides:
+    r"""The final answer of `text`, or None; of several side by side the last.
 
-    1. the last `<answer>...</answer>` (a `\boxed{...}` inside it is unwrapped),
-    2. the last balanced `\boxed{...}`,
-    3. the rest of the line after the last `####`,
-    4. leniently, the last number anywhere.
-
-    An answer that is stated and empty is None: the last number does not stand in for it.
+    Without a statement it is the last number anywhere, as GSM8K's graders take it.
     """
-    stated = stated_answer(text)
-    return last_number(text) if stated is None else stated or None
+    stated = stated_answers(text)
+    if stated is None:
+        return last_number(text)
+    return stated[-1] or None
 
 
 def stated_answer(text: str) -> str | None:
-    """Like `final_answer` without the lenient last step; "" if it is stated and empty."""
+    r"""The answer by tag, box or hashes alone (rules 1 to 3); "" if it is stated and empty."""
     tagged = tagged_answer(text)
     if tagged is not None:
         boxed = boxed_answer(tagged)
         return tagged if boxed is None else boxed
     boxed = boxed_answer(text)
     return hashed_answer(text) if boxed is None else boxed
+
+
+def stated_answers(text: str) -> tuple[str, ...] | None:
+    r"""The answers that rules 1 to 4 find, corrected, with alternatives; None if none is stated.
+
+    Examples: "\boxed{3} or \boxed{5}" gives ("3", "5"), "\boxed{3}. Wait, it is 5." ("5",),
+    "<answer></answer>" ("",).
+    """
+    found = _marked(text)
+    if found is None:
+        return phrased_answers(text)
+    answers, rest = found
+    answers = tuple(part for answer in answers for part in phrased_answers(answer) or (answer,))
+    corrected = corrected_answers(rest)
+    if corrected is not None:
+        return corrected
+    return (*answers, *alternatives(rest))
 
 
 def after_thinking(text: str) -> str:
@@ -55,23 +112,9 @@ def tagged_answer(text: str) -> str | None:
 
 
 def boxed_answer(text: str) -> str | None:
-    r"""The content of the `\boxed{...}` that opens last among the balanced ones, stripped.
-
-    One pass from the right: a closing brace is remembered, an opening one takes the nearest
-    remembered. An unclosed box therefore costs nothing to skip.
-    """
-    if _BOXED not in text:
-        return None
-    closing: list[int] = []
-    for brace in _BRACE.finditer(text[::-1]):
-        position = len(text) - 1 - brace.start()
-        if brace.group() == "}":
-            closing.append(position)
-        elif closing:
-            end = closing.pop()
-            if text.endswith(_BOXED, 0, position):
-                return text[position + 1 : end].strip()
-    return None
+    r"""The content of the `\boxed{...}` that opens last among the balanced ones, stripped."""
+    boxes = _boxes(text)
+    return text[boxes[0][0] : boxes[0][1]].strip() if boxes else None
 
 
 def hashed_answer(text: str) -> str | None:
@@ -80,13 +123,66 @@ def hashed_answer(text: str) -> str | None:
     return rest.partition("\n")[0].strip() or None if marker else None
 
 
-def last_number(text: str) -> str | None:
-    """The last number in `text`, with its sign, fraction and exponent.
+def _boxes(text: str) -> list[tuple[int, int]]:
+    r"""(start, end) of the contents of balanced boxes, the one that opens last first.
 
-    Only the characters before the last digit are searched, enough of them that a number cut
-    by the window is longer than `MAX_LENGTH` and so too large anyway.
+    One pass from the right: a closing brace is remembered, an opening one takes the nearest
+    remembered. An unclosed box therefore costs nothing to skip.
     """
-    end = max(text.rfind(digit) for digit in "0123456789") + 1
-    window = text[max(0, end - 4 * MAX_LENGTH) : end]
-    numbers = _LAST_NUMBER.findall(window)
-    return numbers[-1] if numbers else None
+    if _BOXED not in text:
+        return []
+    closing: list[int] = []
+    found: list[tuple[int, int]] = []
+    for brace in _BRACE.finditer(text[::-1]):
+        position = len(text) - 1 - brace.start()
+        if brace.group() == "}":
+            closing.append(position)
+        elif closing:
+            end = closing.pop()
+            if text.endswith(_BOXED, 0, position):
+                found.append((position + 1, end))
+                if len(found) == MAX_ALTERNATIVES:
+                    break
+    return found
+
+
+def _marked(text: str) -> tuple[tuple[str, ...], str] | None:
+    """The answers by tag, box or hashes, and the text after them."""
+    tagged = tagged_answer(text)
+    if tagged is not None:
+        return _tagged(text, tagged)
+    boxes = _boxes(text)
+    if boxes:
+        answers = [text[boxes[0][0] : boxes[0][1]].strip()]
+        for (later, _), (start, end) in itertools.pairwise(boxes):
+            if end > later or not _joined(text[end + 1 : later - len(_BOXED) - 1]):
+                break
+            answers.insert(0, text[start:end].strip())
+        return tuple(answers), text[boxes[0][1] + 1 :]
+    hashed = hashed_answer(text)
+    if hashed is None:
+        return None
+    return (hashed,), text.rpartition("####")[2].partition("\n")[2]
+
+
+def _tagged(text: str, last: str) -> tuple[tuple[str, ...], str]:
+    before, _, rest = text.rpartition("</answer>")
+    inside = _marked(last) if last and "<answer>" not in last else None
+    answers = inside[0] if inside else (last,)
+    before = before[: before.rfind("<answer>")]
+    for _ in range(MAX_ALTERNATIVES):
+        opened = before.rfind("<answer>")
+        closed = before.find("</answer>", max(opened, 0))
+        if opened < 0 or closed < 0 or not _joined(before[closed + len("</answer>") :]):
+            break
+        answers = (before[opened + len("<answer>") : closed].strip(), *answers)
+        before = before[:opened]
+    return answers, rest
+
+
+def _joined(gap: str) -> bool:
+    """True if joining words, or a condition, stand between two answers and no conclusion."""
+    if len(gap) > MAX_WHOLE or CORRECTION.search(gap):
+        return False
+    offered = len(gap) <= MAX_OFFER and _OFFERED.search(gap) and not _CONCLUDED.search(gap)
+    return bool(offered) or _JOINER.fullmatch(gap) is not None

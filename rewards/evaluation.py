@@ -15,8 +15,8 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
-from rewards.streams import TooLong, kill, read_exactly, receive, send
 from rewards.sandbox import Limits, find_sandbox, jailed_source
+from rewards.streams import TooLong, kill, read_exactly, receive, send
 from rewards.unit_tests import CallTests
 
 MAX_REPLY_BYTES = (1 << 20) + 1

@@ -1,22 +1,63 @@
-"""The reward for problems whose answer is a number: 1 if it is exactly the reference, else 0.
+"""The rewards for mathematics: 1 if the final answer is the reference, else 0.
 
-Leaves out answers that need algebra.
+`math_reward` reads any answer of rewards/equivalence.py, `numeric_reward` numbers only. Both
+grade what follows the last `</think>`, by the rules of rewards/answers.py.
 """
 
+import re
 from fractions import Fraction
 
-from rewards.answers import after_thinking, final_answer, stated_answer
+from rewards.answers import after_thinking, stated_answer, stated_answers
+from rewards.equivalence import Rounding, equivalent, is_choice
 from rewards.numeric import is_too_large, parse_number
+from rewards.phrases import choice_answer, last_number, lenient_answer
 from rewards.problem import Problem, Response, Score, Verdict
 from rewards.purity import pure
+from rewards.values import TooLarge
+
+_ROUNDING = re.compile(
+    r"\b(?:round(?:ed|ing)?\b|to the nearest|nearest (?:tenth|hundredth|thousandth|integer|whole|"
+    r"ten|hundred|thousand|cent|dollar|percent|degree)|decimal places?|significant (?:figures?|digits?)|"
+    r"approximat\w*|correct to|estimate)",
+    re.IGNORECASE,
+)
+_PLACES = re.compile(r"\b(one|two|three|four|five|six|[1-6])\s+decimal", re.IGNORECASE)
+_NEAREST = re.compile(
+    r"nearest\s+(ten-thousandth|thousandth|hundredth|tenth|integer|whole|unit|ten|hundred|"
+    r"thousand|cent|dollar|percent|degree|0?\.[0-9]{1,6})",
+    re.IGNORECASE,
+)
+_COUNTS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
+_STEPS = {
+    "ten-thousandth": Fraction(1, 10**4), "thousandth": Fraction(1, 1000),
+    "hundredth": Fraction(1, 100), "cent": Fraction(1, 100), "tenth": Fraction(1, 10),
+    "ten": Fraction(10), "hundred": Fraction(100), "thousand": Fraction(1000),
+}  # fmt: skip
+
+
+@pure(version="1", reads=("prompt", "answer", "text", "prefill"))
+def math_reward(problem: Problem, response: Response) -> Score:
+    """Compare the final answer of a response with the reference (R1's accuracy reward).
+
+    The reference is an answer or a text that states one (GSM8K's "... #### 72", a solution
+    with a box). A problem that asks for rounding allows it.
+
+    Example: the answer "1/2" to a response "so it is \\boxed{0.5}" scores 1, correct.
+    """
+    stated = stated_answer(problem.answer)
+    reference = problem.answer if stated is None else stated
+    try:
+        verdict = _math_verdict(problem, reference, after_thinking(response.full_text))
+    except TooLarge:
+        verdict = Verdict.TOO_LARGE
+    return _score(verdict)
 
 
 @pure(version="1", reads=("answer", "text", "prefill"))
 def numeric_reward(problem: Problem, response: Response) -> Score:
     """Compare the final answer of a response with the reference, exactly (R1's accuracy reward).
 
-    Only what follows the last `</think>` is graded, if there is one. The reference is a
-    number, or a text that states one (GSM8K's "... #### 72").
+    The reference is a number, or a text that states one (GSM8K's "... #### 72").
 
     Example: the answer "8" to a response "3 + 5 is 8</think>It is 8.0" scores 1, correct.
 
@@ -29,9 +70,7 @@ def numeric_reward(problem: Problem, response: Response) -> Score:
             f"the reference answer {problem.answer[:80]!r} of problem {problem.id} is not a "
             "number; numeric_reward compares numbers only, use another reward for this problem"
         )
-    verdict = _verdict(reference, after_thinking(response.full_text))
-    value = 1.0 if verdict is Verdict.CORRECT else 0.0
-    return Score(value=value, verdict=verdict, parts={"accuracy": value})
+    return _score(_numeric_verdict(reference, after_thinking(response.full_text)))
 
 
 def reference_number(answer: str) -> Fraction | None:
@@ -40,13 +79,66 @@ def reference_number(answer: str) -> Fraction | None:
     return parse_number(answer if stated is None else stated)
 
 
-def _verdict(reference: Fraction, text: str) -> Verdict:
-    answer = final_answer(text)
-    if answer is None:
+def rounding_of(prompt: str) -> Rounding | None:
+    """How a problem asks for rounding; None if it does not.
+
+    Example: "to the nearest hundredth" and "to two decimal places" are `Rounding(place=1/100)`.
+    """
+    if not _ROUNDING.search(prompt):
+        return None
+    places = _PLACES.search(prompt)
+    if places:
+        count = places[1].lower()
+        return Rounding(place=Fraction(1, 10 ** (_COUNTS.get(count) or int(count))))
+    nearest = _NEAREST.search(prompt)
+    if nearest:
+        word = nearest[1].lower()
+        return Rounding(place=Fraction(word) if "." in word else _STEPS.get(word, Fraction(1)))
+    return Rounding()
+
+
+def _math_verdict(problem: Problem, reference: str, text: str) -> Verdict:
+    answers = stated_answers(text)
+    is_stated = answers is not None
+    if answers is None:
+        answer = (is_choice(reference) and choice_answer(text)) or lenient_answer(text)
+        answers = (answer,) if answer else ()
+    if not any(answers):
         return Verdict.NO_ANSWER
-    if is_too_large(answer):
+    rounding = _prompt_rounding(problem)
+    found = [equivalent(reference, answer, rounding=rounding) for answer in answers]
+    if all(found):
+        return Verdict.CORRECT
+    if len(answers) > 1:
+        whole = equivalent(reference, ", ".join(answers), rounding=rounding)
+        return Verdict.CORRECT if whole else Verdict.WRONG
+    if found[0] is None:
+        return Verdict.MALFORMED if is_stated else Verdict.NO_ANSWER
+    return Verdict.WRONG
+
+
+def _prompt_rounding(problem: Problem) -> Rounding | None:
+    prompt = problem.prompt
+    if not isinstance(prompt, str):
+        prompt = "\n".join(message["content"] for message in prompt)
+    return rounding_of(prompt)
+
+
+def _numeric_verdict(reference: Fraction, text: str) -> Verdict:
+    answers = stated_answers(text)
+    if answers is None:
+        number = last_number(text)
+        answers = (number,) if number else ()
+    if not any(answers):
+        return Verdict.NO_ANSWER
+    if any(is_too_large(answer) for answer in answers):
         return Verdict.TOO_LARGE
-    number = parse_number(answer)
-    if number is None:
+    numbers = [parse_number(answer) for answer in answers]
+    if None in numbers:
         return Verdict.MALFORMED
-    return Verdict.CORRECT if number == reference else Verdict.WRONG
+    return Verdict.CORRECT if set(numbers) == {reference} else Verdict.WRONG
+
+
+def _score(verdict: Verdict) -> Score:
+    value = 1.0 if verdict is Verdict.CORRECT else 0.0
+    return Score(value=value, verdict=verdict, parts={"accuracy": value})

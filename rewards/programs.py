@@ -12,10 +12,10 @@ import time
 from functools import lru_cache
 
 from rewards.answers import after_thinking
-from rewards.streams import TooLong, exchange, kill
 from rewards.evaluation import EvaluationFailed, Outcome, SandboxFailed, run_calls, start_jailed
 from rewards.jailed.stdio_runner import MEMORY_EXIT
 from rewards.problem import Problem, Response, Score, Verdict
+from rewards.streams import TooLong, exchange, kill
 from rewards.unit_tests import CallTests, StdioTests, parse_tests
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ hostile = st.lists(st.sampled_from(MARKS), max_size=60).map("".join) | st.text(m
     ("text", "expected"),
     [
         (r"\boxed{1} #### 2 <answer> 3 </answer> 4", "3"),
-        (r"#### 2 and \boxed{1} or 4", "1"),
+        (r"#### 2 and \boxed{1} then 4", "1"),
         ("9 apples\n#### 2\nso 4", "2"),
         ("3 + 5 is 8.", "8"),
         (r"<answer>so \boxed{8}</answer>", "8"),

@@ -44,6 +44,14 @@ numberlike = st.text(alphabet="0123456789+-.,/eE$%{}\\frac ^*\u2212\u0663", max_
         ("1.5 \\times 10^3", Fraction(1500)),
         ("2\u00d710^{-2}", Fraction(1, 50)),
         ("1e308", Fraction(10**308)),
+        ("1 1/2", Fraction(3, 2)),
+        ("-2\\frac{3}{4}", Fraction(-11, 4)),
+        ("\\frac12", Fraction(1, 2)),
+        ("8 apples", Fraction(8)),
+        ("8 \\text{ cm}^2", Fraction(8)),
+        ("1.5 million", Fraction(1500000)),
+        ("90^\\circ", Fraction(90)),
+        ("twelve", Fraction(12)),
     ],
 )
 def test_numbers_are_read_exactly(text, expected):
@@ -53,7 +61,7 @@ def test_numbers_are_read_exactly(text, expected):
 @pytest.mark.parametrize(
     "text",
     [
-        "", " ", ".", "-", "--8", "8 apples", "1 2", "1 1/2", "12,34", "1,2345", "1_000", "0x10",
+        "", " ", ".", "-", "--8", "8 or 9", "8 pi", "8x", "1 2", "1 3/2", "12,34", "1,2345", "1_000", "0x10",
         "3/0", "\\frac{1}{0}", "1/2/3", "1e", "nan", "inf", "Infinity", "\u0663", "\u00b2", "8..",
     ],
 )  # fmt: skip

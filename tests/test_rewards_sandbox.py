@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 import rewards.sandbox
-from rewards.streams import TooLong, exchange, kill, read_exactly
 from rewards.escape import escapes
 from rewards.sandbox import Limits, Sandbox, SandboxUnavailable, find_sandbox, jailed_source
+from rewards.streams import TooLong, exchange, kill, read_exactly
 
 PROGRAMS = runpy.run_path(str(Path(__file__).with_name("attack_programs.py")))
 SECRET = "groupwise-hush-5a1f"

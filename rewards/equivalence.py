@@ -1,0 +1,277 @@
+r"""Whether an answer is the reference in another spelling: numbers, words, choices, formulas.
+
+The first of these that can tell decides: equal characters, exact numbers (rewards/numeric.py),
+a choice letter, forms compared by their values (rewards/comparison.py), words, math-verify
+(rewards/symbolic.py). Nothing here is unbounded in what the text asks for; long or huge answers
+raise `TooLarge`.
+"""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+from rewards.comparison import same
+from rewards.forms import Form, Scalar, read_form
+from rewards.latex import Node, Unreadable, operations
+from rewards.numeric import Quantity, plain_quantity, quantities_equal
+from rewards.spelling import plain, strip_group
+from rewards.symbolic import symbolically_equal
+from rewards.units import is_unit_phrase, known_unit
+from rewards.values import DIGITS, TooLarge, Undefined, evaluate, inexact, is_real
+
+MAX_LENGTH = 1000
+"""Characters of an answer; a longer one is too large."""
+
+MIN_DECIMALS = 2
+"""Digits after the point of a rounded answer where the problem does not say how many."""
+
+_PREFIX = re.compile(r"(?:\\approx|\\therefore|\\implies|\\Rightarrow|=|:)\s*")
+_CHOICE = re.compile(r"\(?([A-P])\)?")
+_CHOSEN = re.compile(
+    r"(?:(?:the )?(?:correct )?(?:answer|option|choice)(?: is)?:? ?)*[(\[]?([A-Za-z])(?:[)\]][.:,]?|[.:,])?"
+    r"(?:\s(.*))?", re.IGNORECASE | re.DOTALL
+)  # fmt: skip
+_LABELLED = re.compile(r"\(?[A-P](?:\)|\.|:)[.:]?\s*(\S.*)", re.DOTALL)
+_TAIL = re.compile(
+    r"(?P<before>.*(?:[^\s\\A-Za-z_^{(\[+*/=<>,;:-]|\\[A-Za-z]+(?=\s)))(?P<space>\s*)"
+    r"(?P<unit>[A-Za-z][A-Za-z. /]*(?:\^?\s*\{?[23]\}?)?)",
+    re.DOTALL,
+)
+_LAST_SIDE = re.compile(r"=|\\approx")
+_ROMAN = re.compile(r"\\(?:text|mbox|mathrm|textrm|textbf|,|;| )|~")
+_PUNCTUATION = re.compile(r"[.,;:!?'\"()\[\]{}]")
+_ORDINAL = re.compile(r"(?<=[0-9])(?:st|nd|rd|th)\b")
+_CLAUSE = re.compile(r"\s(?:for (?:all|any|every|each|some)|where)\s.*", re.DOTALL)
+_AND = re.compile(r",|\band\b|;")
+_ARTICLES = frozenset(("the", "a", "an", "is", "it", "its", "are"))
+_BASED = re.compile(r"([0-9A-Z]+)(?:_\s*\{?\s*([0-9]+)\s*\}?)?")
+_CLOCK = re.compile(
+    r"([0-9]{1,2})(?:\s*:\s*([0-9]{2}))?(?:\s*:\s*([0-9]{2}))?\s*(?:([ap])\.?\s*m\.?)?",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounding:
+    """How a problem asks for its answer to be rounded.
+
+    Attributes:
+        place: Value of the last digit kept: 0.01 for hundredths; None if it does not say.
+    """
+
+    place: Fraction | None = None
+
+
+def equivalent(reference: str, answer: str, *, rounding: Rounding | None = None) -> bool | None:
+    r"""True if `answer` says what `reference` says; None if `answer` cannot be read at all.
+
+    Examples: "\frac12" is "0.5"; "x^2-1" is "(x-1)(x+1)"; "(1,2)" is not "(2,1)"; "{1,2}" is
+    "2, 1"; "0.333" is "1/3" only with a `rounding`.
+
+    Raises:
+        TooLarge: `answer` is over a size cap.
+    """
+    if len(answer) > MAX_LENGTH:
+        raise TooLarge("an answer")
+    a, b = _spelled(reference), _spelled(answer)
+    if not b:
+        return None
+    if a.replace(" ", "") == b.replace(" ", ""):
+        return True
+    if a.isalpha() and len(a) > 1 and a.lower() == b.lower():
+        return True  # Yes and yes; as letters they would be variables
+    exact = _as_numbers(a, b, reference, rounding)
+    if exact is not None:
+        return exact
+    choice = _CHOICE.fullmatch(a)
+    if choice:
+        chosen = _chosen(b)
+        return chosen == choice[1] if chosen else _by_form(a, b, rounding, reference)
+    for special in (_same_numeral, _same_clock):
+        decided = special(a, b)
+        if decided is not None:
+            return decided
+    labelled = _LABELLED.fullmatch(b)
+    if labelled and _by_form(a, labelled[1], rounding, reference):
+        return True
+    return _by_form(a, b, rounding, reference)
+
+
+def is_choice(reference: str) -> bool:
+    """True if a reference is the letter of an option, as "C" and "\\text{(C)}" are."""
+    return _CHOICE.fullmatch(_spelled(reference)) is not None
+
+
+def _spelled(text: str) -> str:
+    text = _CLAUSE.sub("", strip_group(plain(text)))
+    prefix = _PREFIX.match(text)
+    return text[prefix.end() :] if prefix else text
+
+
+def _as_numbers(a: str, b: str, reference: str, rounding: Rounding | None) -> bool | None:
+    """Exactly, where both are plain numbers; None if one is not."""
+    first = plain_quantity(a)
+    second = plain_quantity(b) if first else None
+    if first is None or second is None:
+        return None
+    is_letter = len(first.unit) == 1 and first.unit.islower() and "\\" in reference
+    if is_letter and not second.unit and not _ROMAN.search(reference):
+        return False  # \frac{37}{4} m: m is a variable there
+    if quantities_equal(first, second):
+        return True
+    return rounding is not None and _rounded(first.value, second, first, rounding)
+
+
+def _rounded(
+    exact: Fraction, answer: Quantity, reference: Quantity | None, rounding: Rounding
+) -> bool:
+    """True if one of the two is the other, rounded as asked for."""
+    for value, given in ((exact, answer), (answer.value, reference)):
+        if given is None or given.decimals is None:
+            continue
+        step = Fraction(1, 10**given.decimals)
+        if rounding.place is not None:
+            step = max(step, rounding.place)
+            if rounding.place < Fraction(1, 10**given.decimals):
+                continue
+        elif (
+            given is answer
+            and given.decimals < MIN_DECIMALS
+            and (
+                reference is None
+                or reference.decimals is None
+                or given.decimals < reference.decimals
+            )
+        ):
+            continue
+        if abs(value - given.value) <= step / 2:
+            return True
+    return False
+
+
+def _by_form(a: str, b: str, rounding: Rounding | None, reference: str) -> bool | None:
+    """Compared as formulas, as written and then without units; else as words or by math-verify."""
+    first, second = _form(a), _form(b)
+    if first and second:
+        found = same(first, second)
+        if not found and "log" in a + b:
+            found = same(_common_log(first), _common_log(second)) or found
+        if found:
+            return True
+        if rounding is not None and _rounded_form(first, b, rounding):
+            return True
+        if found is False:
+            return _without_units(a, b, reference) or False
+    if _without_units(a, b, reference):
+        return True
+    if first and second is None:
+        words = a.replace(" ", "").isalpha() and _same_words(a, b)  # n! is not a word
+        return words or symbolically_equal(a, b)
+    if first is None:
+        return _same_words(a, b) or symbolically_equal(a, b) or False
+    return symbolically_equal(a, b)
+
+
+def _form(text: str) -> Form | None:
+    try:
+        return read_form(text)
+    except Unreadable:
+        return None
+
+
+def _without_units(a: str, b: str, reference: str) -> bool | None:
+    """The same without the units at the ends, where they do not contradict each other."""
+    first, unit = _split_unit(a)
+    second, other = _split_unit(b)
+    if not unit and not other:
+        return None
+    if unit and len(unit) == 1 and not other and not _ROMAN.search(reference):
+        return None
+    known, known_other = known_unit(unit), known_unit(other)
+    if known and known_other and known != known_other:
+        return None
+    left, right = _form(first), _form(second)
+    return same(left, right) if left and right else None
+
+
+def _split_unit(text: str) -> tuple[str, str]:
+    if text.endswith("%"):
+        return text[:-1], "percent"
+    if text.endswith("\u00b0"):
+        return text[:-1], "degrees"
+    match = _TAIL.fullmatch(text)
+    if match and is_unit_phrase(match["unit"], spaced=True):
+        return match["before"].strip(), match["unit"].strip()
+    match = re.fullmatch(r"\$\s*(.+)", text, re.DOTALL)
+    return (match[1], "dollars") if match else (text, "")
+
+
+def _rounded_form(reference: Form, answer: str, rounding: Rounding) -> bool:
+    """A decimal for an exact value: 3.14 for pi, to the place that was asked for."""
+    quantity = plain_quantity(_spelled(_LAST_SIDE.split(answer)[-1]))
+    if quantity is None or not isinstance(reference, Scalar):
+        return False
+    try:
+        value = evaluate(reference.node, {})
+    except (Undefined, KeyError):
+        return False
+    if not is_real(value):
+        return False
+    value = inexact(value)
+    if abs(value) > 10 ** (DIGITS // 2) or value - value != 0:
+        return False
+    exact = Fraction(int(value * 10**20), 10**20)
+    return _rounded(exact, quantity, None, rounding)
+
+
+def _common_log(form: Form) -> Form:
+    """The form with log read as the logarithm to base ten."""
+    if isinstance(form, Scalar) and "log" in operations(form.node):
+        return Scalar(node=_base_ten(form.node))
+    return form
+
+
+def _base_ten(node: Node) -> Node:
+    parts = tuple(_base_ten(p) if isinstance(p, tuple) else p for p in node[1:])
+    return ("log_base", *parts, ("number", Fraction(10))) if node[0] == "log" else (node[0], *parts)
+
+
+def _chosen(text: str) -> str | None:
+    """The one letter that is chosen: "(C)", "C. Paris", "option c"; None if it is not one."""
+    match = _CHOSEN.fullmatch(text)
+    if match is None:
+        return None
+    letter, rest = match[1], match[2] or ""
+    bare = text.strip("()[].: ")
+    if rest and (letter.islower() or re.search(r"(?<![A-Za-z])(?:[A-P]|or|and)(?![A-Za-z])", rest)):
+        return None
+    return letter.upper() if rest or len(bare) == 1 or match.start(1) > 0 else None
+
+
+def _same_numeral(a: str, b: str) -> bool | None:
+    """Numerals with a base, digit by digit: the base may be missing on one side, not differ."""
+    first, second = (_BASED.fullmatch(text.replace(" ", "")) for text in (a, b))
+    if not (first and second and (first[2] or second[2])):
+        return None
+    return first[1] == second[1] and (first[2] or second[2]) == (second[2] or first[2])
+
+
+def _same_clock(a: str, b: str) -> bool | None:
+    """Times of day: 4:30 PM is 4:30 p.m.; without either word on both sides it is a ratio."""
+    first, second = _CLOCK.fullmatch(a), _CLOCK.fullmatch(b)
+    if not (first and second and (first[4] or second[4])):
+        return None
+    if (int(first[1]), first[2], first[3]) != (int(second[1]), second[2], second[3]):
+        return False
+    return not (first[4] and second[4]) or first[4].lower() == second[4].lower()
+
+
+def _same_words(a: str, b: str) -> bool:
+    """Equal words without case, punctuation and articles; a list of names in any order."""
+    first, second = (sorted(map(_words, _AND.split(text))) for text in (a, b))
+    return bool(_words(a)) and first == second
+
+
+def _words(text: str) -> list[str]:
+    words = _PUNCTUATION.sub(" ", _ORDINAL.sub("", text)).lower().split()
+    return [word for word in words if word not in _ARTICLES]

@@ -1,0 +1,74 @@
+r"""The second opinion: math-verify on what rewards/latex.py does not read, such as sums.
+
+math-verify's own time limit is an alarm signal, which works in a main thread only, so it is
+given none; caps on the text keep sympy's work small. A yes counts only with equal values.
+"""
+
+import logging
+import re
+from typing import Any
+
+MAX_LENGTH = 120
+"""Characters of either answer."""
+
+MAX_POINT_ERROR = 1e-9
+"""Relative difference of values that still are equal."""
+
+_LOGGER = logging.getLogger("math_verify")
+
+# Work that grows without a bound in the length of the text: towers, factorials, long digits.
+_COSTLY = re.compile(
+    r"!|[0-9]{12}|\^\s*\{?\s*-?[0-9]{3}|[0-9]{4}\s*\}?\s*\^|\\prod|binom|\\o?int|\\lim|\\infty"
+)
+_SUM = re.compile(r"\\sum_\{[a-z]=[0-9]{1,4}\}\^\{[0-9]{1,4}\}")
+_PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,}")
+_MAX_OPENED = 12
+_MAX_POWERS = 4
+_READABLE = re.compile(r"\\(?:sum|frac|sqrt|begin)|[-+*/^=]")
+
+
+def affordable(text: str) -> bool:
+    """True if math-verify may look at `text`: short, shallow, no huge numbers."""
+    return (
+        len(text) <= MAX_LENGTH
+        and text.count("{") + text.count("(") <= _MAX_OPENED
+        and text.count("^") + text.count("**") <= _MAX_POWERS
+        and _PROSE.search(text) is None
+        and _COSTLY.search(_SUM.sub("", text)) is None
+    )
+
+
+def symbolically_equal(reference: str, answer: str) -> bool | None:
+    """What math-verify and the values say of two affordable texts; None if nothing can be said."""
+    if not (affordable(reference) and affordable(answer)) or not _READABLE.search(
+        answer + reference
+    ):
+        return None
+    _LOGGER.setLevel(logging.ERROR)  # it warns at each call that it has no time limit
+    from math_verify import parse, verify  # sympy takes a second to import, and is rarely needed
+
+    try:
+        first = parse(f"${reference}$", parsing_timeout=None, fallback_mode="no_fallback")
+        second = parse(f"${answer}$", parsing_timeout=None, fallback_mode="no_fallback")
+        if not first or not second or isinstance(first[0], str) or isinstance(second[0], str):
+            return None
+        if not verify(first, second, timeout_seconds=None):
+            return False
+        return _values_agree(first[0], second[0])
+    except Exception:  # noqa: BLE001  the boundary: anything may come out of sympy on model text
+        return None
+
+
+def _values_agree(first: Any, second: Any) -> bool:
+    """Both at three points, where they have values; other things must be the same objects."""
+    from sympy import Expr
+
+    if not (isinstance(first, Expr) and isinstance(second, Expr)):
+        return bool(first == second)
+    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
+    for shift in (0.7, 1.9, 3.3):
+        point = {symbol: shift + 0.61 * i for i, symbol in enumerate(symbols)}
+        a, b = (complex(e.subs(point).evalf(20)) for e in (first, second))
+        if abs(a - b) > MAX_POINT_ERROR * max(abs(a), abs(b)):
+            return False
+    return True

@@ -1,0 +1,139 @@
+import threading
+from fractions import Fraction
+
+import pytest
+
+from rewards.equivalence import Rounding, equivalent, is_choice
+from rewards.values import TooLarge
+
+SAME = [
+    (r"\frac{1}{\sqrt{n}}", r"\sqrt{\frac{1}{n}}"),
+    (r"x^2-1", "(x-1)(x+1)"),
+    (r"1 \pm \sqrt{19}", r"1-\sqrt{19}, 1+\sqrt{19}"),
+    (r"\pm 2", r"x = 2 \text{ or } x = -2"),
+    ("(3,4]", r"3 < x \le 4"),
+    (r"(-\infty,2)\cup(3,\infty)", r"x<2 \text{ or } x>3"),
+    (r"[1,4)", r"[1,2] \cup (2,4)"),
+    (r"x \ne 2", r"\mathbb{R}\setminus\{2\}"),
+    (r"(-\infty,3)", r"\{x \mid x < 3\}"),
+    ("y = 2x + 3", "2x + 3"),
+    ("y = 2x + 3", "4x - 2y = -6"),
+    (r"x + y \le 5", r"5 \ge y + x"),
+    (r"\{1,2\}", "2, 1, 2"),
+    ("(1,2)", "y = 2, x = 1"),
+    ("(1,2)", "(x, y) = (1, 2)"),
+    (r"\begin{pmatrix}1\\2\end{pmatrix}", r"\frac{1}{2}\begin{bmatrix}2\\4\end{bmatrix}"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", "[[1,2],[3,4]]"),
+    ("3+4i", "(2+i)^2"),
+    (r"\text{(C)}", "C. 12"),
+    ("12", "(C) 12"),
+    (r"\text{Evelyn}", "evelyn."),
+    (r"\text{Alice and Bob}", "Bob, Alice"),
+    (r"864 \mbox{ inches}^2", r"6 \text{ square feet}"),
+    ("5 \\text{ m}", "500 cm"),
+    (r"35\%", r"\frac{7}{20}"),
+    ("52_8", "52_{8}"),
+    (r"4\!:\!30 \text{ p.m.}", "4:30 PM"),
+    ("2:3", "4:6"),
+    ("3:4:5", "6:8:10"),
+    (r"\lfloor\log_2 n\rfloor+1", r"\lceil\log_2(n+1)\rceil"),
+    ("(-1)^n", r"\cos(n\pi)"),
+    (r"-\log_{10} 250", r"-\log 250"),
+    (r"\frac{37}{4} m", r"\frac{37m}{4}"),
+    (r"\frac{1}{3}", r"0.\overline{3}"),
+    (r"\frac{1}{3}", r"x = \frac{1}{3} \approx 0.333"),
+    ("5050", r"\sum_{k=1}^{100} k"),
+    (r"\emptyset", r"\text{no solution}"),
+    ("(100,101)", r"(100, 101)"),
+    ("100,101", "100101"),
+]
+DIFFERENT = [
+    (r"1+\frac{1}{e}", r"1-\frac{1}{e}"),
+    (r"\frac{1}{2006!}", r"\frac{1}{2004!}"),
+    (r"\frac{1}{3}", "0.333"),
+    ("5", "3 or 5"),
+    ("5", "5, 6"),
+    ("5", "5 \\pm 1"),
+    ("x = 3", "(x-3)(x-4)=0"),
+    ("7", "x^2 = 7"),
+    ("7", "7 = 8"),
+    ("(1,2)", "[1,2]"),
+    ("(1,2)", "(2,1)"),
+    (r"\{1,2\}", "(1,2)"),
+    ("(3,4]", "(3,4)"),
+    ("|x|", "x"),
+    ("(-1)^n", "-1"),
+    (r"5 \text{ cm}", r"5 \text{ m}"),
+    (r"15 \text{ cm}^2", r"15 \text{ cm}"),
+    ("52_8", "42"),
+    ("52_8", "52_9"),
+    (r"\text{(C)}", "C or D"),
+    (r"\text{even}", r"\text{neither even nor odd}"),
+    (r"480 + 480\sqrt{3} \text{ feet}", r"480 - 480\sqrt{3} \text{ feet}"),
+    (r"\frac{37}{4} m", r"\frac{37}{4}"),
+    ("2^{100}", "1267650600228229401496703205377"),
+    ("y = 2x + 3", "0 = 0"),
+    ("x > 2", r"x \ge 2"),
+    ("I(0) e^{-t}", "0"),
+    (r"\text{B, E, G}", "B, E"),
+    ("12", "1.2"),
+]
+
+
+@pytest.mark.parametrize(("reference", "answer"), SAME)
+def test_another_spelling_is_the_same(reference, answer):
+    assert equivalent(reference, answer) is True
+
+
+@pytest.mark.parametrize(("reference", "answer"), DIFFERENT)
+def test_another_value_is_not(reference, answer):
+    assert equivalent(reference, answer) is False
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "place", "expected"),
+    [
+        (r"\frac{2}{3}", "0.667", Fraction(1, 1000), True),
+        (r"\frac{2}{3}", "0.666", Fraction(1, 1000), False),
+        (r"\frac{2}{3}", "0.7", Fraction(1, 1000), False),
+        (r"2\pi", "6.28", None, True),
+        (r"2\pi", "6", None, False),
+        ("3.14", "3.15", Fraction(1, 100), False),
+        ("12", r"11.8 \approx 12", Fraction(1), True),
+        ("1300", "1200", Fraction(100), False),
+    ],
+)
+def test_rounding_is_allowed_where_it_was_asked_for(reference, answer, place, expected):
+    assert equivalent(reference, answer, rounding=Rounding(place=place)) is expected
+    assert equivalent(r"\frac{2}{3}", "0.667") is False
+
+
+@pytest.mark.parametrize("answer", ["9^9^9^9", "99999!", "x" * 1001])
+def test_answers_over_a_cap_are_refused(answer):
+    with pytest.raises(TooLarge):
+        equivalent("5", answer)
+
+
+def test_a_formula_is_not_compared_as_words():
+    assert not equivalent("n!", r"n\left}")
+
+
+@pytest.mark.parametrize("answer", ["", "(1,", "1 2", r"\frac{1}{"])
+def test_what_cannot_be_read_is_none(answer):
+    assert equivalent("5", answer) is None
+
+
+def test_letters_of_options_are_known():
+    assert [is_choice(text) for text in ("C", r"\text{(C)}", "x", "AB", "5")] == [
+        True, True, False, False, False,
+    ]  # fmt: skip
+
+
+def test_it_works_off_the_main_thread():
+    found = []
+    thread = threading.Thread(
+        target=lambda: found.append(equivalent("5050", r"\sum_{k=1}^{100} k"))
+    )
+    thread.start()
+    thread.join()
+    assert found == [True]
