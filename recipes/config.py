@@ -22,7 +22,7 @@ from rollouts.prompts import PromptConfig
 from rollouts.sampler import EngineConfig
 from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown
-from rollouts.tasks.dataset import Dataset, Gsm8k
+from rollouts.tasks.dataset import Competition, Dataset, Gsm8k
 from rollouts.tasks.mixture import Mixture, SingleTask, TaskConfig
 from rollouts.tasks.programs import HumanEval, Mbpp, Programs
 
@@ -30,6 +30,7 @@ TASKS = {
     "arithmetic": Arithmetic,
     "countdown": Countdown,
     "gsm8k": Gsm8k,
+    "competition": Competition,
     "dataset": Dataset,
     "human_eval": HumanEval,
     "mbpp": Mbpp,

@@ -380,8 +380,8 @@ def test_a_repeated_prompt_is_kept_once_and_counted(tmp_path, caplog):
         ('{"prompt": "1?", "answer": null}', "field 'answer' is None; give a text or a number"),
         ('{"prompt": ["1?"], "answer": 1}', "field 'prompt' is .*; a conversation is a list of obj"),
         ('{"prompt": {"a": 1}, "answer": 1}', "field 'prompt' is .*; give a text or a number"),
-        ('{"prompt": "1?", "answer": "x + 1"}', "'x \\+ 1'. This task grades numbers only"),
-        ('{"prompt": "1?", "answer": NaN}', "'nan'. This task grades numbers only"),
+        ('{"prompt": "1?", "answer": "x + 1"}', "'x \\+ 1'. Mend the rows, or leave"),
+        ('{"prompt": "1?", "answer": NaN}', "'nan'. Mend the rows, or leave"),
         ('{"prompt": "1?"', "not valid JSON .*; each line must be one JSON object"),
         ("[1]", "a JSON list .*; each line must be one object"),
     ],
@@ -390,7 +390,7 @@ def test_a_bad_row_is_named_with_its_file_and_line(tmp_path, line, message):
     path = tmp_path / "bad.jsonl"
     path.write_text('{"prompt": "0?", "answer": "0"}\n\n' + line + "\n", encoding="utf-8")
     with pytest.raises(ValueError, match=rf"bad\.jsonl, line 3: {message}"):
-        Dataset(path=str(path)).problems("train")
+        Dataset(path=str(path), reward="numeric").problems("train")
 
 
 def test_text_that_is_not_utf_8_is_named_with_its_line(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rewards.problem import Response
-from rollouts.tasks.dataset import Dataset, Gsm8k
+from rollouts.tasks.dataset import Competition, Dataset, Gsm8k
 from rollouts.tasks.rows import read_rows
 
 SPLITS = ("train", "validation", "test")
@@ -92,16 +92,18 @@ def test_own_test_rows_are_the_test_split_and_leave_training(tmp_path):
 def test_bad_answers_are_counted_and_named_or_left_out(tmp_path, caplog):
     rows = [*ROWS, *({"prompt": f"which {i}?", "answer": f"none {i}x"} for i in "abcd")]
     path = str(write(tmp_path / "some.jsonl", rows))
-    with pytest.raises(ValueError, match=r"^4 of 44 answers in field 'answer' are not") as refused:
-        Dataset(path=path).problems("train")
+    with pytest.raises(
+        ValueError, match=r"^4 of 44 answers in field 'answer' cannot be"
+    ) as refused:
+        Dataset(path=path, reward="numeric").problems("train")
     message = str(refused.value)
     assert "line 41: 'none ax'; " in message
     assert "none dx" not in message
     assert message.endswith("leave them out with --task.bad-answers skip")
     with caplog.at_level(logging.WARNING, logger="rollouts.tasks.dataset"):
-        assert len(everything(Dataset(path=path, bad_answers="skip"))) == 40
+        assert len(everything(Dataset(path=path, reward="numeric", bad_answers="skip"))) == 40
     assert [r.getMessage() for r in caplog.records] == [
-        f"{path}: left out 4 rows without a readable answer"
+        f"{path}: left out 4 rows whose answer cannot be graded"
     ]
 
 
@@ -141,3 +143,26 @@ def test_gsm8k_from_a_folder(data):
     assert 0.09 < sizes["validation"] / 7473 < 0.11
     problems = everything(task)
     assert sum(task.score(p, Response(text=p.answer)).value for p in problems) == 8792
+
+
+def test_competition_mathematics_from_a_folder(data):
+    task = Competition(path=str(data / "math"))
+    assert len(task.problems("test")) == 5000
+    problem = task.problems("test")[0]
+    assert problem.source.startswith("competition/")
+    assert task.score(problem, Response(text=problem.answer)).value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt", "answer", "num_rows"),
+    [
+        ("math500/test", "problem", "answer", 500),
+        ("minervamath/test", "question", "answer", 272),
+        ("aime_2024/train", "problem", "answer", 30),
+        ("simplerl_math_8k/train", "problem", "answer", 8513),
+    ],
+)
+def test_each_reference_scores_itself(data, name, prompt, answer, num_rows):
+    path = str(data / f"{name}.jsonl")
+    task = Dataset(path=path, prompt_column=prompt, answer_column=answer, name="x")
+    assert len(everything(task)) >= 0.98 * num_rows  # repeated questions are kept once

@@ -12,7 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from rewards.mathematics import numeric_reward, reference_number
+from rewards.answers import stated_answer
+from rewards.mathematics import math_reward, numeric_reward
 from rewards.problem import Messages, Problem, Response, Score
 from rollouts.sampler import Split
 from rollouts.tasks.rows import Row, field_of, read_rows
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 NAMED = 3
 """So many of the rows with a bad answer are named."""
+
+
+REWARDS = {"math": math_reward, "numeric": numeric_reward}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +56,8 @@ class Dataset:
     """Where a row comes from, for metrics by source; empty for the task's name alone."""
     instruction: str = ""
     """Follows each question that is a text, after a space; empty for none."""
+    reward: Literal["math", "numeric"] = "math"
+    """math: formulas, sets, intervals, words and choices too; numeric: numbers only, exactly."""
     bad_answers: Literal["refuse", "skip"] = "refuse"
     """Rows whose reference cannot be read: refuse the data set naming them, or leave them out aloud."""
     name: str = ""
@@ -74,7 +80,7 @@ class Dataset:
 
     def score(self, problem: Problem, response: Response) -> Score:
         """1 if the response's final answer is the reference, else 0."""
-        return numeric_reward(problem, response)
+        return REWARDS[self.reward](problem, response)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +91,21 @@ class Gsm8k(Dataset):
     subset: str = "main"
     test_split: str = "test"
     prompt_column: str = "question"
+    reward: Literal["math", "numeric"] = "numeric"
     name: str = "gsm8k"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Competition(Dataset):
+    """Competition mathematics (MATH, Hendrycks et al. 2021): the answer is the solution's box."""
+
+    path: str = "DigitalLearningGmbH/MATH-lighteval"
+    test_split: str = "test"
+    prompt_column: str = "problem"
+    answer_column: str = "solution"
+    source_column: str = "type"
+    bad_answers: Literal["refuse", "skip"] = "skip"  # two boxes of its train rows are empty
+    name: str = "competition"
 
 
 class Splits(Protocol):
@@ -141,30 +161,42 @@ def _all_problems(task: Dataset) -> tuple[tuple[Split, Problem], ...]:
         prompt = prompt_of(row, task, place)
         key = key_of(prompt)
         answer = text_of(row, task.answer_column, place)
-        if reference_number(answer) is None:
-            bad.append(f"{place}: {answer[-80:]!r}")
-            return None
         row_id = text_of(row, task.id_column, place) if task.id_column else hashed(key)
         source = text_of(row, task.source_column, place) if task.source_column else ""
         if isinstance(prompt, str) and task.instruction:
             prompt = f"{prompt} {task.instruction}"
-        return key, Problem(
+        problem = Problem(
             id=f"{task.name}/{row_id}",
             prompt=prompt,
             answer=answer,
             source=f"{task.name}/{source}" if source else task.name,
         )
+        if not _scores_itself(task, problem):
+            bad.append(f"{place}: {answer[-80:]!r}")
+            return None
+        return key, problem
 
     problems = homes(task, problem_of)
     if bad and task.bad_answers == "refuse":
         raise ValueError(
-            f"{len(bad)} of {len(bad) + len(problems)} answers in field {task.answer_column!r} are "
-            f"not numbers: {'; '.join(bad[:NAMED])}{'; ...' if len(bad) > NAMED else ''}. This task "
-            "grades numbers only: mend the rows, or leave them out with --task.bad-answers skip"
+            f"{len(bad)} of {len(bad) + len(problems)} answers in field {task.answer_column!r} "
+            f"cannot be graded by the reward {task.reward!r}: {'; '.join(bad[:NAMED])}"
+            f"{'; ...' if len(bad) > NAMED else ''}. Mend the rows, or leave them out with "
+            "--task.bad-answers skip"
         )
     if bad:
-        logger.warning("%s: left out %d rows without a readable answer", task.path, len(bad))
+        logger.warning("%s: left out %d rows whose answer cannot be graded", task.path, len(bad))
     return tuple(problems)
+
+
+def _scores_itself(task: Dataset, problem: Problem) -> bool:
+    """Whether the reference, as a response in a box, is right: no other answer could be."""
+    stated = stated_answer(problem.answer)
+    reference = problem.answer if stated is None else stated
+    try:
+        return task.score(problem, Response(text=f"\\boxed{{{reference}}}")).value == 1.0
+    except ValueError:  # a reference that the reward does not take
+        return False
 
 
 def prompt_of(row: Row, task: Dataset, place: str) -> str | Messages:

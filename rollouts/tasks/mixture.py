@@ -7,10 +7,10 @@ from rewards.problem import Problem, Response, Score
 from rollouts.sampler import Split
 from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown
-from rollouts.tasks.dataset import Dataset, Gsm8k
+from rollouts.tasks.dataset import Competition, Dataset, Gsm8k
 from rollouts.tasks.programs import HumanEval, Mbpp, Programs
 
-SingleTask = Arithmetic | Countdown | Gsm8k | Dataset | HumanEval | Mbpp | Programs
+SingleTask = Arithmetic | Countdown | Gsm8k | Competition | Dataset | HumanEval | Mbpp | Programs
 
 
 @dataclass(frozen=True, kw_only=True)
