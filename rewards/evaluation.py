@@ -5,7 +5,6 @@ lives as long as the thread that uses it; each solution has a sandbox of its own
 """
 
 import json
-import marshal
 import os
 import secrets
 import subprocess
@@ -28,6 +27,9 @@ GRACE_S = 5.0
 """For the evaluator to finish once it is told that the solution has ended."""
 
 READY = len(b"ready").to_bytes(4, "big") + b"ready"
+
+OUTCOMES = (b"loaded", b"syntax", b"memory", b"error")
+"""What the call server says of a source that it ran."""
 
 _of_thread = threading.local()
 
@@ -69,9 +71,12 @@ def run_calls(tests: CallTests, source: str, *, stop_early: bool) -> Outcome:
     """
     process = start_jailed("call_server", tests.memory_bytes, tests.timeout_s, READY)
     try:
-        deadline = time.monotonic() + tests.timeout_s
-        solution = _Solution(process, deadline)
-        loaded = solution.load([tests.setup, source])
+        solution = _Solution(process, time.monotonic() + START_S)
+        given = solution.load(tests.setup)
+        if given != "loaded":
+            raise EvaluationFailed(f"the setup of the tests ended with {given}")
+        solution.deadline = time.monotonic() + tests.timeout_s
+        loaded = solution.load(source)
         if loaded != "loaded":
             return Outcome(passed=0, total=len(tests.tests), failure=loaded)
         verdict = _evaluate(_request(tests, stop_early), solution)
@@ -122,14 +127,12 @@ class _Solution:
         self.deadline = deadline
         self.end = ""
 
-    def load(self, sources: list[str]) -> str:
-        """Have it run the sources: "loaded", or the failure."""
-        reply = self.ask(marshal.dumps(sources), 16)
+    def load(self, source: str) -> str:
+        """Have it run a source: "loaded", or the failure."""
+        reply = self.ask(source.encode("utf-8", "surrogatepass"), 16)
         if not reply:
             return self.end
-        return (
-            reply.decode() if reply in (b"loaded", b"syntax", b"memory", b"error") else "protocol"
-        )
+        return reply.decode() if reply in OUTCOMES else "protocol"
 
     def ask(self, payload: bytes, max_bytes: int = MAX_REPLY_BYTES) -> bytes:
         """The reply to one frame; nothing if there is none, then and ever after."""

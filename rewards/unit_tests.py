@@ -115,19 +115,26 @@ def call_tests(
     and the tests use is imported for them.
 
     Raises:
-        ValueError: A source does not parse, a test hands over a function, or nothing is called.
+        ValueError: A source does not parse, a test hands over a function or a type or uses a
+            class of the reference's, or nothing is called.
     """
     used = {name for source in tests for name in _names(_parsed(source), ast.Load)}
     setup = "\n".join([*_imports(solution or "", used), setup]).strip()
     trees = [_parsed(source) for source in (setup, *tests)]
-    known = {name for tree in trees for name in _names(tree, ast.Store)} | set(dir(builtins))
+    bound = {name for tree in trees for name in _names(tree, ast.Store)}
+    known = bound | set(dir(builtins))
     solved = set(top_level_names(solution)) if solution else set()
     given = set(_names(trees[0], ast.Store))
     names = sorted(used - known | (used & solved) - given)
     if not names:
         raise ValueError(f"the tests call nothing of the solution's: {tests[0][:80]!r}")
+    if missing := sorted(set(_names(trees[0], ast.Load)) - known):
+        raise ValueError(f"the setup uses {missing}, which only a solution defines")
+    if classes := sorted(set(names) & _classes(solution or "")):
+        raise ValueError(f"the tests use the solution's classes {classes}: instances cannot cross")
+    functions = {*names, *dir(builtins)} - bound
     for tree in trees[1:]:
-        if taken := _functions_passed(tree, set(names)):
+        if taken := _functions_passed(tree, set(names), functions):
             raise ValueError(f"a test hands a function to {taken}: it cannot cross to a solution")
     return CallTests(names=tuple(names), tests=tuple(tests), setup=setup, **options)
 
@@ -191,13 +198,17 @@ def _names(tree: ast.AST, context: type[ast.expr_context]) -> list[str]:
     return found
 
 
-def _functions_passed(tree: ast.AST, names: set[str]) -> str:
-    """The first of `names` that is called with a lambda or with one of `names` itself."""
+def _classes(source: str) -> set[str]:
+    return {node.name for node in ast.walk(_parsed(source)) if isinstance(node, ast.ClassDef)}
+
+
+def _functions_passed(tree: ast.AST, names: set[str], functions: set[str]) -> str:
+    """The first of `names` that is called with a lambda, a generator or one of `functions`."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
             for value in [*node.args, *[keyword.value for keyword in node.keywords]]:
                 if isinstance(value, ast.Lambda | ast.GeneratorExp):
                     return node.func.id
-                if isinstance(value, ast.Name) and value.id in names:
+                if isinstance(value, ast.Name) and value.id in functions:
                     return node.func.id
     return ""

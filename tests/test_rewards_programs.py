@@ -69,6 +69,8 @@ def test_a_program_ends_as_it_ends(name):
         ("def add(a, b): return a - b", Verdict.WRONG, 0, 0),
         ("def add(a, b): raise ValueError", Verdict.WRONG, 0, 0),
         ("def add(a, b)", Verdict.MALFORMED, 0, 0),
+        ("raise SyntaxError", Verdict.MALFORMED, 0, 0),
+        ("x = '\ud800'\ndef add(a, b): return 0", Verdict.WRONG, 0, 0),
         ("raise ValueError", Verdict.WRONG, 0, 0),
         ("def add(a, b):\n    while True: pass", Verdict.TIMEOUT, 0, 0),
         ("while True: pass", Verdict.TIMEOUT, 0, 0),
@@ -196,6 +198,12 @@ def test_random_tests_are_the_same_each_time():
 )
 def test_tests_that_cannot_be_run_are_our_failure(test):
     score = graded(CallTests(names=("f",), tests=(test,)), "def f(x=0): return 1")
+    assert (score.value, score.verdict) == (0.0, Verdict.GRADER_ERROR)
+
+
+@pytest.mark.parametrize("setup", ["x = ", "raise ValueError", "import os; os._exit(0)"])
+def test_a_setup_that_fails_is_our_failure(setup):
+    score = graded(replace(ADD, setup=setup), PROGRAMS["CONTROLS"]["plain"])
     assert (score.value, score.verdict) == (0.0, Verdict.GRADER_ERROR)
 
 

@@ -57,6 +57,7 @@ def test_other_text_is_refused(answer):
         (["def g(x): return x\nassert g(f(2)) == 4"], None, "", ("f",)),
         (["assert [f(i) for i in range(2)] == [0, 1]", "assert g()"], None, "", ("f", "g")),
         (["assert f(given(2)) == 4"], "def given(x): ...", "def given(x): return x", ("f",)),
+        (["list = [1]\nassert f(list) == 1"], None, "", ("f",)),
         (["try:\n    f()\nexcept ValueError as e:\n    print(e)"], None, "", ("f",)),
     ],
 )
@@ -78,13 +79,20 @@ def test_imports_of_the_reference_that_tests_use_are_theirs_too():
         (["assert f(x for x in [1]) == 1"], "hands a function to f"),
         (["assert f(g) == 1", "g()"], "hands a function to f"),
         (["assert f(key=lambda x: x)"], "hands a function to f"),
+        (["assert f(1, int) == 1"], "hands a function to f"),
+        (["assert f(Node(1)) == 1"], r"the solution's classes \['Node'\]"),
         (["assert f("], r"not Python: 'assert f\('"),
         (["assert 1 == 1"], "call nothing"),
     ],
 )
 def test_tests_that_cannot_cross_are_refused_when_read(tests, message):
     with pytest.raises(ValueError, match=message):
-        call_tests(tests)
+        call_tests(tests, solution="class Node: pass\ndef f(x): return 1")
+
+
+def test_a_setup_may_not_need_the_solution():
+    with pytest.raises(ValueError, match=r"the setup uses \['Node'\]"):
+        call_tests(["assert f(root) == 1"], setup="root = Node(1)")
 
 
 def test_a_human_eval_row_keeps_its_helpers_for_the_tests():
