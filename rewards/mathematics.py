@@ -107,6 +107,8 @@ def _math_verdict(problem: Problem, reference: str, text: str) -> Verdict:
         return Verdict.NO_ANSWER
     rounding = _prompt_rounding(problem)
     found = [equivalent(reference, answer, rounding=rounding) for answer in answers]
+    if not is_stated and found == [None] and (number := last_number(text)):
+        found = [equivalent(reference, number, rounding=rounding)]
     if all(found):
         return Verdict.CORRECT
     if len(answers) > 1:
