@@ -33,6 +33,7 @@ from rewards.phrases import (
     last_number,
     phrased_answers,
 )
+from rewards.spelling import plain
 
 MAX_ALTERNATIVES = 16
 """Answers side by side that are returned; the last ones."""
@@ -89,7 +90,7 @@ def stated_answers(text: str) -> tuple[str, ...] | None:
     if found is None:
         return phrased_answers(text)
     answers, rest = found
-    answers = tuple(part for answer in answers for part in phrased_answers(answer) or (answer,))
+    answers = tuple(part for answer in answers for part in _unwrapped(answer))
     corrected = corrected_answers(rest)
     if corrected is not None:
         return corrected
@@ -178,6 +179,13 @@ def _tagged(text: str, last: str) -> tuple[tuple[str, ...], str]:
         answers = (before[opened + len("<answer>") : closed].strip(), *answers)
         before = before[:opened]
     return answers, rest
+
+
+def _unwrapped(answer: str) -> tuple[str, ...]:
+    """What a phrase inside a box or tag states: \\boxed{\\text{The answer is } 5}."""
+    if len(answer) > 4 * MAX_WHOLE or "answer" not in answer.lower():
+        return (answer,)
+    return phrased_answers(plain(answer)) or (answer,)
 
 
 def _joined(gap: str) -> bool:

@@ -17,7 +17,7 @@ from rewards.latex import Node
 DIGITS = 40
 """Decimal digits of inexact values."""
 
-TOLERANCE = Fraction(1, 10**25)
+TOLERANCE = "1e-25"
 """Relative difference up to which inexact values are equal."""
 
 MAX_BITS = 60_000
@@ -91,7 +91,7 @@ def values_equal(first: Value, second: Value) -> bool:
     scale = max(abs(first), abs(second))
     if not first or not second:  # a cancellation that leaves rounding is zero
         return bool(scale < mp.mpf(10) ** (-DIGITS + 8))
-    return bool(abs(first - second) <= scale * mp.mpf(10) ** -25)
+    return bool(abs(first - second) <= scale * mp.mpf(TOLERANCE))
 
 
 def is_real(value: Value) -> bool:

@@ -16,6 +16,7 @@ from rewards.phrases import choice_answer, last_number, lenient_answer
         ("The answer is\n\n$$5$$", ("$$5$$",)),
         ("The answer is 3 or 5.", ("3 or 5",)),
         ("Nothing is said.", None),
+        (r"\boxed{\text{The answer is } 5}", ("5",)),
     ],
 )
 def test_a_phrase_states_the_rest_of_its_sentence(text, expected):

@@ -52,6 +52,11 @@ def test_what_has_no_value_is_undefined(text):
         value(text, **({"x": 1} if "x" in text else {}))
 
 
+def test_exact_integers_are_capped():
+    assert isinstance(value("3^{30000}"), Fraction)
+    assert not isinstance(value("3^{90000}"), Fraction)  # 142,647 bits; inexact, and still compared
+
+
 def test_with_variables_roots_of_negatives_are_undefined():
     with pytest.raises(Undefined):
         value(r"\sqrt{x}", x=-1)
