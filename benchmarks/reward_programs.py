@@ -169,7 +169,7 @@ def correctness(cases: Sequence[Case], num_workers: int) -> dict[str, Any]:
         "program_reference_exceptions": {
             each["id"]: each["reference"] for each in found if each["reference"] != "correct"
         },
-        "program_broken_paid": [each["id"] for each in broken if not each["caught"]],
+        "program_broken_not_caught": [each["id"] for each in broken if not each["caught"]],
         "program_without_broken": [each["id"] for each in found if "caught" not in each],
         "num_problems": len(found),
     }

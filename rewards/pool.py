@@ -37,7 +37,7 @@ class ScoringConfig:
     workers: int | None = None
     """Scoring processes; None for one a CPU core, at most 16; 0 scores in the trainer itself,
     without any protection against a reward that hangs or crashes."""
-    deadline_s: float = 10.0
+    deadline_s: float = 30.0
     """Seconds for one response, or for each of a group that is scored together; then the process
     is killed."""
     memory_gib: float = 4.0

@@ -1,8 +1,8 @@
 """Runs Python that nobody trusts: bubblewrap, or a weaker fallback, or not at all.
 
 `find_sandbox()` gives the strongest one that works here, after a probe that tried to escape
-from it. Leaves out what the program means (rewards/programs.py) and limits on a program's total
-processor time over several threads beyond RLIMIT_CPU. See docs/sandbox.md for what each stops.
+from it. Leaves out what the program means (rewards/programs.py) and the wall clock, which is the
+caller's. docs/sandbox.md tells what each stops and what it needs.
 """
 
 import logging
