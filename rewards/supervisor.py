@@ -17,7 +17,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from sys import path as import_path
 from threading import Lock
 from typing import Any
 
@@ -165,7 +164,7 @@ class Supervisor:
             if self._closed:
                 ours.close()
                 raise PoolClosedError("the reward pool is closed")
-            words = [theirs.fileno(), os.getpid(), self._memory_bytes, json.dumps(import_path)]
+            words = [theirs.fileno(), os.getpid(), self._memory_bytes, json.dumps(sys.path)]
             self._channel = Channel(ours)
             self._process = subprocess.Popen(
                 [sys.executable, "-c", START, *map(str, words)],

@@ -101,15 +101,23 @@ def test_imports_are_absolute_and_never_hide_the_builtin_eval():
     assert (relative, hiding) == ([], [])
 
 
+def is_import_path(node: ast.AST) -> bool:
+    """True for `sys.path`."""
+    return (
+        isinstance(node, ast.Attribute)
+        and node.attr == "path"
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "sys"
+    )
+
+
 def test_nothing_edits_the_import_path():
     editors = [
         path
         for path, tree in TREES.items()
         for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute)
-        and node.attr == "path"
-        and isinstance(node.value, ast.Name)
-        and node.value.id == "sys"
+        if (is_import_path(node) and not isinstance(node.ctx, ast.Load))
+        or (isinstance(node, ast.Attribute | ast.Subscript) and is_import_path(node.value))
     ]
     assert editors == []
 

@@ -97,7 +97,7 @@ def test_scoring_is_part_of_a_config():
     more = replace(CONFIG, scoring=replace(CONFIG.scoring, workers=7))
     assert differences(CONFIG, more) == []  # no score depends on it
     longer = replace(CONFIG, scoring=replace(CONFIG.scoring, deadline_s=99.0))
-    assert differences(CONFIG, longer) == ["scoring.deadline_s: 10.0, 99.0"]
+    assert differences(CONFIG, longer) == ["scoring.deadline_s: 30.0, 99.0"]
 
 
 def block(language: str) -> str:

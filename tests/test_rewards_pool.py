@@ -245,12 +245,21 @@ def test_a_policy_that_is_paid_for_breaking_the_grader_gains_nothing(reward):
             assert score.verdict.is_ours or score.verdict is Verdict.MALFORMED
 
 
+def is_running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_what_a_killed_grader_started_is_killed_too(reward, tmp_path):
     with RewardPool(reward("obedient"), config()) as pool:
         assert scores(pool, "offspring") == [BROKEN]
         pid = int((tmp_path / "offspring").read_text())
-        gone = not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-        assert gone
+        deadline = time.monotonic() + 10.0  # a kill is no instant on a busy machine
+        while is_running(pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def test_graders_do_not_load_torch(reward):
