@@ -20,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from rewards import sandbox
 from rollouts import models, process
 
 try:
@@ -190,13 +191,13 @@ def check_gpu() -> Check:
 
 def check_sandbox() -> Check:
     """Whether programs that the model writes can be isolated; mathematics needs no sandbox."""
-    if shutil.which("bwrap") is None:
-        remedy = "Only for code rewards: install bubblewrap (apt-get install bubblewrap)."
-        return Check("sandbox", "warn", "no bwrap", remedy)
-    if _output(["bwrap", "--ro-bind", "/", "/", "--unshare-all", "echo", "works"]) == "works":
-        return Check("sandbox", "ok", f"{_output(['bwrap', '--version'])}, user namespaces work")
-    remedy = "Only for code rewards: allow unprivileged user namespaces (sysctl or container)."
-    return Check("sandbox", "warn", "bwrap is there, but user namespaces do not work", remedy)
+    try:
+        backend = sandbox.find_sandbox().backend
+    except sandbox.SandboxUnavailable as error:
+        return Check("sandbox", "warn", "none", f"Only for code rewards: {error}")
+    if backend == "landlock":
+        return Check("sandbox", "warn", "Landlock alone", "Allow unprivileged user namespaces.")
+    return Check("sandbox", "ok", f"{backend}, passed its probe")
 
 
 def check_model() -> Check:

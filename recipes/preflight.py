@@ -21,7 +21,8 @@ from rewards.problem import Problem
 from rl.checkpoint import checkpoint_bytes
 from rollouts.sampler import Split
 from rollouts.tasks.countdown import Countdown
-from rollouts.tasks.mixture import Mixture
+from rollouts.tasks.mixture import Mixture, SingleTask, TaskConfig
+from rollouts.tasks.programs import Programs
 
 logger = logging.getLogger(__name__)
 
@@ -72,11 +73,31 @@ def check_config(config: RunConfig) -> None:
                 f"{name}.k is {evaluation.k}: pass@k needs k from 1 to {name}.num_samples, "
                 f"{evaluation.num_samples}"
             )
-    for task in config.task.tasks if isinstance(config.task, Mixture) else (config.task,):
+    _check_deadlines(config)
+    for task in _tasks(config.task):
         # 100,000 Countdown problems take most of a minute; `check_splits` sees them later.
         if not isinstance(task, Countdown):
             splits: tuple[Split, ...] = ("train", "validation", "test")
             check_splits(config, {split: task.problems(split) for split in splits}, task.name)
+
+
+def _tasks(task: TaskConfig) -> tuple[SingleTask, ...]:
+    return task.tasks if isinstance(task, Mixture) else (task,)
+
+
+def _check_deadlines(config: RunConfig) -> None:
+    """A scoring process must outlive the program that it runs, or slow programs would break it."""
+    deadline = config.scoring.deadline_s
+    for task in _tasks(config.task):
+        if (
+            isinstance(task, Programs)
+            and config.scoring.workers != 0
+            and deadline < 2 * task.timeout_s
+        ):
+            raise ValueError(
+                f"scoring.deadline_s is {deadline:g}, but a program of {task.name} may take "
+                f"{task.timeout_s:g} s: set it to {2 * task.timeout_s:g} or more"
+            )
 
 
 def _check_rounds(config: RunConfig) -> None:

@@ -49,34 +49,30 @@ _MULTIPLIERS = {
     "billion": 10**9, "trillion": 10**12,
 }  # fmt: skip
 _CURRENCIES = {"$": "dollars", "\u20ac": "euros", "\u00a3": "gbp"}
-_WORDS = {
-    word: Fraction(value)
-    for value, word in enumerate(
-        [
-            "zero",
-            "one",
-            "two",
-            "three",
-            "four",
-            "five",
-            "six",
-            "seven",
-            "eight",
-            "nine",
-            "ten",
-            "eleven",
-            "twelve",
-            "thirteen",
-            "fourteen",
-            "fifteen",
-            "sixteen",
-            "seventeen",
-            "eighteen",
-            "nineteen",
-            "twenty",
-        ]
-    )
-}
+_COUNTS = [
+    "zero",
+    "one",
+    "two",
+    "three",
+    "four",
+    "five",
+    "six",
+    "seven",
+    "eight",
+    "nine",
+    "ten",
+    "eleven",
+    "twelve",
+    "thirteen",
+    "fourteen",
+    "fifteen",
+    "sixteen",
+    "seventeen",
+    "eighteen",
+    "nineteen",
+    "twenty",
+]
+_WORDS = {word: Fraction(value) for value, word in enumerate(_COUNTS)}
 
 
 @dataclass(frozen=True, kw_only=True)

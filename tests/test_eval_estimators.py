@@ -91,9 +91,9 @@ def test_answer_key_is_one_text_for_one_number():
     assert answer_key("no idea") is None
 
 
-def test_answer_key_survives_hostile_text():
-    for text in ["\\boxed{" * 10_000, "9" * 100_000, r"\boxed{1e999999999}", "\x00", ""]:
-        answer_key(text)
+def test_answer_key_of_hostile_text_is_never_a_number():
+    texts = ["\\boxed{" * 10_000, "9" * 100_000, r"\boxed{1e999999999}", "\x00", ""]
+    assert [answer_key(text) for text in texts] == [None, "9" * 256, "1e999999999", None, None]
 
 
 def test_importing_eval_loads_no_tensor_library():

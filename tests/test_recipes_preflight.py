@@ -26,6 +26,7 @@ from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown
 from rollouts.tasks.dataset import Dataset
 from rollouts.tasks.mixture import Mixture
+from rollouts.tasks.programs import Programs
 
 QUICKSTART = PRESETS["quickstart"]()
 PROBLEM = Problem(id="p", prompt="?", answer="1", source="s")
@@ -100,6 +101,18 @@ def test_a_row_without_its_field_is_refused_before_a_model_is_fetched(tmp_path: 
         f"{task.path}, line 1: no field 'answer'; the fields are 'prompt', 'anwser'; did you mean "
         "'anwser'?"
     )
+
+
+def test_a_scoring_process_outlives_the_programs_it_runs(tmp_path: Path):
+    task = Programs(path=str(tmp_path / "rows.jsonl"), timeout_s=20.0)
+    config = replace(QUICKSTART, task=Mixture(tasks=(Arithmetic(), task), weights=(1.0, 1.0)))
+    with pytest.raises(
+        ValueError, match=r"deadline_s is 30, .* of rows may take 20 s: set it to 40"
+    ):
+        check_config(config)
+    for values in ({"deadline_s": 40.0}, {"workers": 0}):
+        with pytest.raises(ValueError, match="is not a file"):
+            check_config(changed(config, "scoring", **values))
 
 
 def test_only_splits_that_are_read_must_hold_problems():

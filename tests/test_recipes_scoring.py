@@ -18,8 +18,10 @@ from recipes.preflight import check_config
 from recipes.scoring import pooled, reward_of
 from rewards.pool import RewardPool, ScoringConfig
 from rewards.problem import Problem, Response
+from rewards.purity import purity_of
 from rewards.scorer import Inline
 from rollouts.tasks.arithmetic import Arithmetic
+from rollouts.tasks.programs import Programs
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = (ROOT / "docs" / "rewards.md").read_text()
@@ -90,6 +92,17 @@ def test_without_workers_the_trainer_scores_itself():
     inline = Inline(reward_of(CONFIG))
     with pooled(replace(CONFIG, scoring=ScoringConfig(workers=0)), inline, PROBLEM) as score:
         assert score is inline
+
+
+@pytest.mark.parametrize("name", ["accuracy", "r1_zero", "r1"])
+def test_an_answer_given_again_is_not_scored_again(name):
+    purity = purity_of(reward_of(replace(CONFIG, reward=name)).reward)
+    assert purity is not None and {"answer", "text", "prefill"} <= set(purity.reads)
+
+
+def test_a_program_given_again_is_run_again(tmp_path):
+    task = Programs(path=str(tmp_path / "rows.jsonl"))
+    assert purity_of(reward_of(replace(CONFIG, task=task)).reward) is None
 
 
 def test_scoring_is_part_of_a_config():

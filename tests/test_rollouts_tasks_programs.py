@@ -57,7 +57,7 @@ def test_rows_without_usable_tests_are_left_out_and_named(tmp_path, caplog):
     bad = {"task_id": "x/7", "prompt": "What?", "tests": [{"in": "1"}]}
     path = rows(tmp_path, ADD, bad)
     with caplog.at_level(logging.WARNING, logger="rollouts.tasks.programs"):
-        assert only(Programs(path=path)).id.startswith("programs/")
+        assert only(Programs(path=path, name="sums")).id.startswith("sums/")
     [record] = caplog.records
     assert "left out 1 problems whose tests cannot be used: x/7 (its tests" in record.getMessage()
 

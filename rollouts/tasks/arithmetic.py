@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from rewards.mathematics import numeric_reward
 from rewards.problem import Problem, Response, Score
+from rewards.purity import pure
 from rollouts.sampler import Split
 from rollouts.tasks.splits import split_of
 
@@ -61,6 +62,7 @@ class Arithmetic:
         """The problems of a split, by operation, then first and second operand."""
         return [problem for home, problem in _all_problems(self) if home == split]
 
+    @pure(version="1", reads=("answer", "text", "prefill"))
     def score(self, problem: Problem, response: Response) -> Score:
         """1 if the response's final answer is the result, else 0."""
         return numeric_reward(problem, response)

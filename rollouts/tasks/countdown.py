@@ -15,6 +15,7 @@ from random import Random
 
 from rewards.answers import after_thinking, tagged_answer
 from rewards.problem import Problem, Response, Score, Verdict
+from rewards.purity import pure
 from rollouts.sampler import Split
 from rollouts.tasks.splits import split_of
 
@@ -83,6 +84,7 @@ class Countdown:
         """The problems of a split, in the order they were drawn."""
         return [problem for problem in _all_problems(self) if split_of(problem.id) == split]
 
+    @pure(version="1", reads=("answer", "text", "prefill"))
     def score(self, problem: Problem, response: Response) -> Score:
         """1 if the last `<answer>` after the thinking solves the problem, else 0 or `partial`."""
         answer = tagged_answer(after_thinking(response.full_text))

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from rewards.answers import stated_answer
 from rewards.mathematics import math_reward, numeric_reward
 from rewards.problem import Messages, Problem, Response, Score
+from rewards.purity import pure
 from rollouts.sampler import Split
-from rollouts.tasks.rows import Row, field_of, read_rows
+from rollouts.tasks.rows import Row, RowSource, field_of, read_rows
 from rollouts.tasks.splits import split_of
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ REWARDS = {"math": math_reward, "numeric": numeric_reward}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dataset:
+class Dataset(RowSource):
     """The rows of a data set, read once, when its problems are first asked for.
 
     Example: in `apples.jsonl` the row `{"prompt": "2 and 2 apples?", "answer": "4"}` is
@@ -38,14 +38,6 @@ class Dataset:
     source_column="data_source"`.
     """
 
-    path: str
-    """A .jsonl, .json, .csv or .parquet file, a folder with one a split, or a Hugging Face id."""
-    subset: str = ""
-    """Configuration of a Hugging Face data set, such as "main"."""
-    train_split: str = "train"
-    """Its rows are trained on, but for a tenth or two that a hash keeps for validation and test."""
-    test_split: str = ""
-    """The data set's own test rows; empty where it has none: then a tenth of all, by hash."""
     prompt_column: str = "prompt"
     """The question, a text or a conversation; dots lead into objects."""
     answer_column: str = "answer"
@@ -60,15 +52,6 @@ class Dataset:
     """math: formulas, sets, intervals, words and choices too; numeric: numbers only, exactly."""
     bad_answers: Literal["refuse", "skip"] = "refuse"
     """Rows whose reference cannot be read: refuse the data set naming them, or leave them out aloud."""
-    name: str = ""
-    """First part of ids and the source; empty takes the file's or data set's name."""
-
-    def __post_init__(self) -> None:
-        """Name the task after its data; a slash would end the first part of an id."""
-        if not self.name:
-            object.__setattr__(self, "name", Path(self.path).stem)
-        if not self.name or "/" in self.name:
-            raise ValueError(f"the name of the task is {self.name!r}; give one without a slash")
 
     def problems(self, split: Split) -> list[Problem]:
         """The problems of a split in the order of the rows. Changing `instruction` moves none.
@@ -78,6 +61,7 @@ class Dataset:
         """
         return [problem for home, problem in _all_problems(self) if home == split]
 
+    @pure(version="1", reads=("prompt", "answer", "text", "prefill"))
     def score(self, problem: Problem, response: Response) -> Score:
         """1 if the response's final answer is the reference, else 0."""
         return REWARDS[self.reward](problem, response)
@@ -108,17 +92,8 @@ class Competition(Dataset):
     name: str = "competition"
 
 
-class Splits(Protocol):
-    """Where a task's rows lie, and which of them are its own test rows."""
-
-    path: str
-    subset: str
-    train_split: str
-    test_split: str
-
-
 def homes(
-    task: Splits, problem_of: Callable[[Row, str], tuple[str, Problem] | None]
+    task: RowSource, problem_of: Callable[[Row, str], tuple[str, Problem] | None]
 ) -> list[tuple[Split, Problem]]:
     """Every problem with its split: the first of each key, own test rows first, repeats counted.
 
@@ -145,7 +120,7 @@ def homes(
     return list(found.values())
 
 
-def _home(task: Splits, rows: str, key: str) -> Split:
+def _home(task: RowSource, rows: str, key: str) -> Split:
     """Own test rows are test; of the others a hash takes validation, and test if there is none."""
     if task.test_split and rows == task.test_split:
         return "test"

@@ -15,7 +15,7 @@ from rewards.programs import program_fraction_reward, program_reward
 from rewards.unit_tests import CallTests, StdioTests, human_eval_tests, mbpp_tests
 from rollouts.sampler import Split
 from rollouts.tasks.dataset import hashed, homes, key_of, text_of
-from rollouts.tasks.rows import Row, field_of
+from rollouts.tasks.rows import Row, RowSource, field_of
 
 logger = logging.getLogger(__name__)
 
@@ -23,21 +23,13 @@ BLOCK = "Give the whole program in one ```python block."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Programs:
+class Programs(RowSource):
     """Programs that read stdin and print, graded by cases of input and output.
 
     Example: the row `{"prompt": "Add two numbers.", "tests": [{"input": "1 2", "output": "3"}]}`.
     Cases may also be two lists, `{"inputs": [...], "outputs": [...]}`, or such JSON as a text.
     """
 
-    path: str
-    """A .jsonl, .json, .csv or .parquet file, a folder with one a split, or a Hugging Face id."""
-    subset: str = ""
-    """Configuration of a Hugging Face data set."""
-    train_split: str = "train"
-    """Its rows are trained on, but for those that a hash keeps; empty for none."""
-    test_split: str = ""
-    """The data set's own test rows; empty where it has none: then a tenth of all, by hash."""
     prompt_column: str = "prompt"
     """The question, a text."""
     tests_column: str = "tests"
@@ -48,13 +40,6 @@ class Programs:
     """Of a solution, in seconds: each case, or all calls together."""
     partial: bool = False
     """Reward the share of tests passed instead of all or nothing."""
-    name: str = "programs"
-    """First part of ids and the source."""
-
-    def __post_init__(self) -> None:
-        """A slash would end the first part of an id."""
-        if not self.name or "/" in self.name:
-            raise ValueError(f"the name of the task is {self.name!r}; give one without a slash")
 
     def problems(self, split: Split) -> list[Problem]:
         """The problems of a split in the order of the rows.

@@ -6,12 +6,37 @@ id of a Hugging Face data set. Leaves out what the rows mean (rollouts/tasks/dat
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
 Located = tuple[str, Row]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowSource:
+    """Where a task's rows lie, and which of them are its own test rows."""
+
+    path: str
+    """A .jsonl, .json, .csv or .parquet file, a folder with one a split, or a Hugging Face id."""
+    subset: str = ""
+    """Configuration of a Hugging Face data set, such as "main"."""
+    train_split: str = "train"
+    """Its rows are trained on, but for a tenth or two that a hash keeps for validation and test;
+    empty for none."""
+    test_split: str = ""
+    """The data set's own test rows; empty where it has none: then a tenth of all, by hash."""
+    name: str = ""
+    """First part of ids and the source; empty takes the file's or data set's name."""
+
+    def __post_init__(self) -> None:
+        """Name the task after its data; a slash would end the first part of an id."""
+        if not self.name:
+            object.__setattr__(self, "name", Path(self.path).stem)
+        if not self.name or "/" in self.name:
+            raise ValueError(f"the name of the task is {self.name!r}; give one without a slash")
 
 
 def read_rows(path: str, subset: str, split: str) -> Iterator[Located]:
