@@ -79,8 +79,7 @@ def check_platform() -> Check:
 
 def check_cpu(cpuinfo: str) -> Check:
     """Vector instructions, from the text of /proc/cpuinfo; on a GPU they do not matter."""
-    lines = [line for line in cpuinfo.splitlines() if line.startswith("flags")]
-    flags = set(lines[0].split()) if lines else set()
+    flags = set(next((line for line in cpuinfo.splitlines() if line[:5] == "flags"), "").split())
     names = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
     found = " ".join(name for name in names if name in flags) or "no AVX2"
     if process.uses_gpu(os.environ) or platform.machine() != "x86_64":
