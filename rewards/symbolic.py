@@ -16,26 +16,66 @@ MAX_POINT_ERROR = 1e-9
 
 _LOGGER = logging.getLogger("math_verify")
 
-# Work that grows without a bound in the length of the text: towers, factorials, long digits.
+MAX_EXPONENTS = 8
+"""Sum of the numbers that brackets and variables are raised to; a bare number may have up to 99."""
+
+# Work that grows without a bound in the length of the text: factorials, long digits, limits.
 _COSTLY = re.compile(
-    r"!|[0-9]{12}|\^\s*\{?\s*-?[0-9]{3}|[0-9]{4}\s*\}?\s*\^|\\prod|binom|\\o?int|\\lim|\\infty"
+    r"!|[0-9]{12}|[0-9.]\s*[eE]\s*[-+]?\s*[0-9]{3}|[0-9]{4}\s*\}?\s*(?:\^|\*\*)"
+    r"|\\sum|\\prod|binom|\\o?int|\\lim|\\infty"
 )
-_SUM = re.compile(r"\\sum_\{[a-z]=[0-9]{1,4}\}\^\{[0-9]{1,4}\}")
+_SUM = re.compile(r"\\sum_\{[a-z]=[0-9]{1,2}\}\^\{1?[0-9]{1,2}\}")  # sympy adds term by term
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,}")
+_POWER = re.compile(r"(?P<base>[^\s^*]?)\s*(?:\^|\*\*)\s*(?P<opened>[{(]?)")
+_SINGLE = re.compile(r"-?(?:\\[A-Za-z]+|[0-9]+|.)?", re.DOTALL)
+_VARIABLE = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
 _MAX_OPENED = 12
+_MAX_VARIABLES = 4
 _MAX_POWERS = 4
 _READABLE = re.compile(r"\\(?:sum|frac|sqrt|begin)|[-+*/^=]")
 
 
 def affordable(text: str) -> bool:
-    """True if math-verify may look at `text`: short, shallow, no huge numbers."""
+    """True if math-verify may look at `text`: short, shallow, no huge numbers, one sum at most."""
+    bare, num_sums = _SUM.subn("", text)
     return (
         len(text) <= MAX_LENGTH
-        and text.count("{") + text.count("(") <= _MAX_OPENED
-        and text.count("^") + text.count("**") <= _MAX_POWERS
+        and num_sums <= 1
+        and sum(map(text.count, "{([")) <= _MAX_OPENED
         and _PROSE.search(text) is None
-        and _COSTLY.search(_SUM.sub("", text)) is None
+        and _COSTLY.search(bare) is None
+        and len(set(_VARIABLE.findall(text))) <= _MAX_VARIABLES
+        and _small_powers(bare)
     )
+
+
+def _small_powers(text: str) -> bool:
+    """No power in an exponent, and little to multiply out: 9^{9^{9}} and (a+b+c)^{99} are not."""
+    total, powers = 0, list(_POWER.finditer(text))
+    for power in powers:
+        exponent, after = _exponent(text, power)
+        if "^" in exponent or "**" in exponent or after.startswith(("^", "**")):
+            return False
+        digits = max((int(number) for number in re.findall("[0-9]+", exponent)), default=0)
+        if power["base"].isdigit() and digits < 100:
+            continue
+        total += digits
+    return len(powers) <= _MAX_POWERS and total <= MAX_EXPONENTS
+
+
+def _exponent(text: str, power: re.Match[str]) -> tuple[str, str]:
+    """What stands in the exponent, and what comes after it."""
+    start = power.end()
+    if not power["opened"]:
+        single = _SINGLE.match(text, start)
+        end = single.end() if single else start
+        return text[start:end], text[end:].lstrip()
+    depth = 1
+    for end in range(start, len(text)):
+        depth += (text[end] in "{(") - (text[end] in "})")
+        if not depth:
+            return text[start:end], text[end + 1 :].lstrip()
+    return text[start:], ""
 
 
 def symbolically_equal(reference: str, answer: str) -> bool | None:
