@@ -2,8 +2,8 @@ r"""Reads a mathematical expression, LaTeX or plain, into a tree of tuples. Eval
 
 A node is `(operation, operand, ...)`: ("number", Fraction), ("variable", name), ("add", a, b),
 ("power", a, b), ("sqrt", a) and so on; rewards/values.py gives them values. Numbers, the usual
-functions, roots, factorials, binomials, floors, absolute values, \pm, degrees and numerals with
-a base are read. Sums, integrals, limits and matrices are not: `Unreadable`.
+functions, roots, factorials, binomials, floors, absolute values, \pm, degrees, numerals with a
+base, finite sums and products are read. Integrals, limits and matrices are not: `Unreadable`.
 """
 
 from fractions import Fraction
@@ -62,7 +62,8 @@ def variables(node: Node) -> frozenset[str]:
     """Names of the variables in a tree."""
     if node[0] == "variable":
         return frozenset((node[1],))
-    return frozenset().union(*(variables(part) for part in node[1:] if isinstance(part, tuple)))
+    names = frozenset().union(*(variables(part) for part in node[1:] if isinstance(part, tuple)))
+    return names - {node[1]} if node[0] in ("sum", "prod") else names
 
 
 def operations(node: Node) -> frozenset[str]:
@@ -92,6 +93,7 @@ class _Parser:
         self._tokens = split_words(text)
         self._next = 0
         self._depth = 0
+        self._index: str | None = None  # of the sum whose terms are being read
         self.token = self._tokens[0]
 
     def advance(self) -> str:
@@ -226,6 +228,8 @@ class _Parser:
                 self.expect("]")
                 return ("root", self._argument(), degree)
             return ("sqrt", self._argument())
+        if name in ("sum", "prod"):
+            return self._series(name)
         if name in ("lfloor", "lceil"):
             node = self.sum()
             self.expect("\\r" + name[1:])
@@ -235,6 +239,23 @@ class _Parser:
         if name in GREEK or name in CONSTANTS:
             return self._variable(name)
         raise Unreadable(name)
+
+    def _series(self, name: str) -> Node:
+        r"""\sum_{k=1}^{9} k^2, to the next plus or minus: (name, index, first, last, term)."""
+        for token in ("_", "{"):
+            self.expect(token)
+        index = self.advance()
+        if len(index) != 1 or not index.isalpha() or self._index:
+            raise Unreadable("a sum")
+        self.expect("=")
+        first = self.sum()
+        for token in ("}", "^"):
+            self.expect(token)
+        last = self._group() if self.token == "{" else self.atom()
+        self._index = index
+        term = self._signed(self.product)
+        self._index = None
+        return (name, index, first, last, term)
 
     def _argument(self) -> Node:
         r"""What a command takes: a group, or one digit or letter (\frac12, \sqrt3)."""
@@ -253,6 +274,8 @@ class _Parser:
         return node
 
     def _variable(self, name: str) -> Node:
+        if name == self._index:
+            return ("variable", name)
         if name in CONSTANTS and self.token != "_":
             return CONSTANTS[name]
         while self.token in ("_", "'"):

@@ -68,7 +68,7 @@ class Unreadable(Exception):
 
 
 STARTING = GREEK | ACCENTS | FUNCTIONS.keys() | CONSTANTS.keys()
-STARTING |= {"frac", "binom", "sqrt", "lfloor", "lceil", "lvert"}
+STARTING |= {"frac", "binom", "sqrt", "lfloor", "lceil", "lvert", "sum", "prod"}
 
 
 def split_words(text: str) -> list[str]:

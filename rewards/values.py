@@ -26,6 +26,8 @@ MAX_BITS = 60_000
 MAX_MAGNITUDE = 1e6
 """Of the binary exponent of an inexact value, and of an argument of exp or a trigonometric."""
 
+MAX_TERMS = 2000
+"""Of a sum or product, for a term of one part; a term of ten parts may come 200 times."""
 
 Value = Any  # Fraction, or a number of the mpmath context
 
@@ -69,6 +71,8 @@ def evaluate(node: Node, point: dict[str, Fraction]) -> Value:
         return _CONSTANT_VALUES[kind](mp)
     if kind == "based":
         return _based(node)
+    if kind in ("sum", "prod"):
+        return _series(node, point)
     if kind == "opaque":
         return _opaque(node[1], evaluate(node[2], point))
     values = [evaluate(part, point) for part in node[1:]]
@@ -133,6 +137,24 @@ def _opaque(name: str, value: Value) -> Value:
     if abs(value) > MAX_MAGNITUDE:
         raise TooLarge("an argument")
     return mp.sin(value + ord(name)) + value / 3 + ord(name)
+
+
+def _series(node: Node, point: dict[str, Fraction]) -> Value:
+    """A finite sum or product, term by term; empty where it ends before it begins."""
+    kind, index, *limits, term = node
+    first, last = (_integer(evaluate(limit, point)) for limit in limits)
+    if (last - first) * _size(term) >= MAX_TERMS:
+        raise TooLarge("a sum")
+    total: Value = Fraction(kind == "prod")
+    step = _OPERATIONS["add" if kind == "sum" else "multiply"]
+    for k in range(first, last + 1):
+        total = _checked(step(total, evaluate(term, {**point, index: Fraction(k)})))
+    return total
+
+
+def _size(node: Node) -> int:
+    """Parts of a tree."""
+    return 1 + sum(_size(part) for part in node[1:] if isinstance(part, tuple))
 
 
 def _power(base: Value, exponent: Value, *, real: bool) -> Value:

@@ -22,10 +22,7 @@ COSTLY = [
     r"1.5 E -4000",
     r"\sqrt[10^{9}]{10^{10^{9}}}",
     r"e^{e^{e}}",
-    r"\sum_{k=1}^{10^{12}} k",
-    r"\sum_{k=1}^{n} k",
-    r"\sum_{k=1}^{999} 2^k",
-    r"\sum_{k=1}^{999}\sum_{j=1}^{999} kj",
+    r"\sum_{k=1}^{9} k",
     r"\prod_{k=1}^{9} k",
     "99!",
     r"\binom{99}{9}",
@@ -43,12 +40,10 @@ def test_work_without_a_bound_is_not_begun(text):
 
 
 AFFORDABLE = [
-    r"\sum_{k=1}^{199} k^2",
-    r"\sum_{k=0}^{10} 2^{k}",
     r"(x+1)^{8}",
     r"2^{99}+x",
     r"\frac{x^{4}}{(y+1)^{2}}",
-    r"\begin{pmatrix}1\\2\end{pmatrix}",
+    r"\frac{x}{2}+\sqrt{y}",
     r"x^{\frac{1}{2}}",
     r"2^-3",
     r"x^\pi",
@@ -66,10 +61,6 @@ def test_the_most_that_is_let_through_is_soon_done():
     for text in [
         r"((9^{99})^{4})^{4}",
         r"(a+b+c+d)^{4}(a+b+c)^{4}",
-        r"\sum_{k=1}^{199} k^{k}",
-        r"\sum_{k=1}^{199} \frac{k^{8}}{k+1}",
-        r"\sum_{k=1}^{199} \sin(k)^{k}",
-        r"\sum_{k=1}^{199} 2^{k}",
     ]:
         assert affordable(text)
         assert not symbolically_equal(r"\frac{x}{2}", text)
@@ -80,9 +71,8 @@ def test_the_most_that_is_let_through_is_soon_done():
 @pytest.mark.parametrize(
     ("first", "second", "equal"),
     [
-        (r"\sum_{k=1}^{4} k", "10", True),
-        (r"\sum_{k=1}^{4} k", "11", False),
-        (r"\sum_{k=1}^{3} x^{k}", "x+x^2+x^3", True),
+        (r"(x+1)^2", "x^2+2x+1", True),
+        (r"(x+1)^2", "x^2+2x", False),
         ("word", "10", None),
     ],
 )

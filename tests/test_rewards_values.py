@@ -57,6 +57,28 @@ def test_exact_integers_are_capped():
     assert not isinstance(value("3^{90000}"), Fraction)  # 142,647 bits; inexact, and still compared
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"\sum_{k=1}^{100} k", 5050),
+        (r"\sum_{k=1}^{4} k^2 + 1", 31),
+        (r"2\sum_{i=0}^{3} 2^{i}", 30),
+        (r"\prod_{n=1}^{5} n", 120),
+        (r"\sum_{k=3}^{2} k", 0),
+        (r"\prod_{k=1}^{9} \frac{k+1}{k}", 10),
+    ],
+)
+def test_finite_sums_are_added_up(text, expected):
+    assert value(text) == expected
+    assert value(r"\sum_{k=1}^{n} kx", n=4, x=Fraction(1, 2)) == 5
+
+
+@pytest.mark.parametrize("limit", ["10^{9}", "2001", r"\infty", "0.5"])
+def test_sums_are_short_and_whole(limit):
+    with pytest.raises((TooLarge, Undefined)):
+        value(rf"\sum_{{k=1}}^{{{limit}}} k")
+
+
 def test_with_variables_roots_of_negatives_are_undefined():
     with pytest.raises(Undefined):
         value(r"\sqrt{x}", x=-1)
