@@ -17,7 +17,12 @@ from rewards.answers import stated_answer
 from rewards.mathematics import math_reward
 from rewards.problem import Problem, Response
 
-LABELS = Path(__file__).parent / "data" / "math_answers.jsonl"
+DATA = Path(__file__).parent / "data"
+LABELS = DATA / "math_answers.jsonl"
+BLIND = DATA / "math_answers_blind.jsonl"
+"""Written and labelled by someone who had not seen the grader, nor its labels above."""
+QUESTIONS = ("problem", "question_concat", "question")
+"""Columns of a data set that hold the question, the first there is."""
 NUM_PAIRS = 400
 ROUNDS = 3
 """Timings of each grader over the same pairs; the fastest counts."""
@@ -26,10 +31,38 @@ Pair = tuple[str, str]  # reference, response
 Grader = Callable[[dict[str, Any]], bool]
 
 
+def labelled_rows(path: Path, data: Path | None) -> list[dict[str, Any]]:
+    """The rows of a labelled file.
+
+    A row of a data set has its place for a source, such as "gsm8k/test/0", and its problem is
+    read there: such texts are not ours to give away. Without `data` the blind rows that need
+    one are left out.
+    """
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    sources: dict[str, list[str]] = {}
+    for row in rows:
+        if data is not None and "source" in row:
+            name, _, number = row["source"].rpartition("/")
+            if name not in sources:
+                sources[name] = (data / f"{name}.jsonl").read_text().splitlines()
+            row["problem"] = question(json.loads(sources[name][int(number)]))
+    kept = [row for row in rows if path != BLIND or "problem" in row]
+    if len(kept) < len(rows):
+        print(f"{path.name}: {len(rows) - len(kept)} rows need the data sets and are left out")
+    return kept
+
+
+def question(row: dict[str, Any]) -> str:
+    """The text of a data set's problem."""
+    if "body" in row:
+        return f"{row['body']} {row['question']}"
+    return next(row[name] for name in QUESTIONS if name in row)
+
+
 def measure(data: Path | None) -> dict[str, float | None]:
     """Print the confusion table, the mistakes and the mix; return the figures."""
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-    rows = [json.loads(line) for line in LABELS.read_text().splitlines()]
+    rows = [*labelled_rows(LABELS, data), *labelled_rows(BLIND, data)]
     ours = [graded(row) for row in rows]
     theirs = [graded_by_math_verify(row) for row in rows]
     print_table(rows, ours, theirs)
