@@ -31,25 +31,29 @@ Pair = tuple[str, str]  # reference, response
 Grader = Callable[[dict[str, Any]], bool]
 
 
-def labelled_rows(path: Path, data: Path | None) -> list[dict[str, Any]]:
-    """The rows of a labelled file.
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
-    A row of a data set has its place for a source, such as "gsm8k/test/0", and its problem is
-    read there: such texts are not ours to give away. Without `data` the blind rows that need
-    one are left out.
+
+def blind_rows(data: Path | None) -> list[dict[str, Any]]:
+    """The rows of `BLIND`, those of a data set with their problem: such texts are not ours to give.
+
+    Their source is a file and a row, such as "gsm8k/test/0"; without `data` they are left out.
     """
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    sources: dict[str, list[str]] = {}
+    rows = read_rows(BLIND)
+    if data is None:
+        own = [row for row in rows if "problem" in row]
+        print(f"{len(rows) - len(own)} labelled rows need the data sets and are left out")
+        return own
+    sources: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        if data is not None and "source" in row:
+        if "source" in row:
             name, _, number = row["source"].rpartition("/")
             if name not in sources:
-                sources[name] = (data / f"{name}.jsonl").read_text().splitlines()
-            row["problem"] = question(json.loads(sources[name][int(number)]))
-    kept = [row for row in rows if path != BLIND or "problem" in row]
-    if len(kept) < len(rows):
-        print(f"{path.name}: {len(rows) - len(kept)} rows need the data sets and are left out")
-    return kept
+                sources[name] = read_rows(data / f"{name}.jsonl")
+            row["problem"] = question(sources[name][int(number)])
+    return rows
 
 
 def question(row: dict[str, Any]) -> str:
@@ -62,7 +66,7 @@ def question(row: dict[str, Any]) -> str:
 def measure(data: Path | None) -> dict[str, float | None]:
     """Print the confusion table, the mistakes and the mix; return the figures."""
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-    rows = [*labelled_rows(LABELS, data), *labelled_rows(BLIND, data)]
+    rows = [*read_rows(LABELS), *blind_rows(data)]
     ours = [graded(row) for row in rows]
     theirs = [graded_by_math_verify(row) for row in rows]
     print_table(rows, ours, theirs)
