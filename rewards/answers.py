@@ -6,7 +6,7 @@ The rules, in order; the first that finds something decides:
 2. the last balanced `\boxed{...}`,
 3. the rest of the line after the last `####`,
 4. the last phrase: "the answer is ...", "Final answer: ...", to the end of its sentence,
-5. leniently, `lenient_answer` of rewards/phrases.py: all of a short text, the last formula, or the last number.
+5. leniently, rewards/unstated.py: bold, all of a short text, the last formula, the last number.
 
 An answer stated and empty is no answer; nothing stands in for it. Two things change the find:
 

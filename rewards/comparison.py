@@ -37,6 +37,16 @@ def same(reference: Form, answer: Form) -> bool | None:
     return _mixed(reference, answer)
 
 
+def in_order(form: Form) -> Form:
+    """A list as a tuple, for a problem that asks for an order; 1 < 2 < 3 is a list too."""
+    if isinstance(form, Many) and form.kind in ("list", "and"):
+        return Bracket(opening="(", closing=")", items=form.items)
+    if isinstance(form, Relation) and set(form.signs) == {"<"} and len(form.signs) > 1:
+        items = tuple(Scalar(node=side) for side in form.sides if side and not variables(side))
+        return Bracket(opening="(", closing=")", items=items) if len(items) > 2 else form
+    return form
+
+
 def _same_kind(a: Form, b: Form) -> bool | None:
     match a, b:
         case Scalar(), Scalar():
@@ -145,7 +155,10 @@ def _same_relation(a: Relation, b: Relation) -> bool | None:
     first, second = _solved(a), _solved(b)
     if first and second:
         found = agree(first[1], second[1])
-        if first[0] == second[0] or "opaque" in (first[0][0], second[0][0]):
+        functions = [name for name in (first[0], second[0]) if name[0] == "opaque"]
+        if len(functions) == 2 and functions[0][1] != functions[1][1]:
+            return False  # f(n) = n, g(n) = 1 is not f(n) = 1, g(n) = n
+        if first[0] == second[0] or functions:
             return found
         if a.sides[0] is None or b.sides[0] is None:
             return found
@@ -225,10 +238,10 @@ def _solved(relation: Relation) -> tuple[Node, Node] | None:
 
 
 def _is_name(side: Node | None) -> bool:
-    """A side that only names what the other is: x, f(2), AB, P(A), a word."""
+    """A side that only names what the other is: x, f(2), AB, P(A), v/c, a word."""
     if side is None or side[0] in ("variable", "opaque"):
         return True
-    return side[0] == "multiply" and all(
+    return side[0] in ("multiply", "divide") and all(
         part[0] == "variable" or _is_name(part) for part in side[1:]
     )
 

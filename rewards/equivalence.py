@@ -7,12 +7,13 @@ raise `TooLarge`.
 """
 
 import re
-from dataclasses import dataclass
 from fractions import Fraction
 
-from rewards.comparison import same
+from rewards.asked import NOTHING, Asked, Rounding
+from rewards.comparison import in_order, same
 from rewards.forms import Form, Scalar, read_form
 from rewards.latex import Node, Unreadable, operations
+from rewards.notations import same_clock, same_date, same_duration, same_numeral
 from rewards.numeric import Quantity, plain_quantity, quantities_equal
 from rewards.spelling import plain, strip_group
 from rewards.symbolic import symbolically_equal
@@ -43,58 +44,56 @@ _PUNCTUATION = re.compile(r"[.,;:!?'\"()\[\]{}]")
 _ORDINAL = re.compile(r"(?<=[0-9])(?:st|nd|rd|th)\b")
 _CLAUSE = re.compile(r"\s(?:for (?:all|any|every|each|some)|where)\s.*", re.DOTALL)
 _AND = re.compile(r",|\band\b|;")
-_ARTICLES = frozenset(("the", "a", "an", "is", "it", "its", "are"))
-_BASED = re.compile(r"([0-9A-Z]+)(?:_\s*\{?\s*([0-9]+)\s*\}?)?")
-_CLOCK = re.compile(
-    r"([0-9]{1,2})(?:\s*:\s*([0-9]{2}))?(?:\s*:\s*([0-9]{2}))?\s*(?:([ap])\.?\s*m\.?)?",
-    re.IGNORECASE,
+_COUNTED = re.compile(r"(?<=[0-9])\s+\(([A-Za-z][A-Za-z/ ]*[A-Za-z])\)")  # 5 (owls)
+_MONEY = re.compile(r"[$\u20ac\u00a3]\s?(?=[0-9.])")
+_RATIO = re.compile(r"(?<=[0-9])\s+to\s+(?=[0-9])")
+_FUNCTION = re.compile(
+    r"[A-Za-z]'*(?:\s*\^\s*\{?\s*-\s*1\s*\}?)?\s*\(\s*[A-Za-z]\s*\)\s*=(?=[^=]*$)"
 )
+_INDEXED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])\s*_\s*\{?\s*[0-9]\s*\}?\s*=")
+_GROUPED = re.compile(r"\{(\w)\}")
+_LISTED = re.compile(r"[0-9)}];")
+_EULER = re.compile(r"(?<![A-Za-z\\])e(?![A-Za-z])")
+_SCIENTIFIC = re.compile(r"(?<=[0-9])e(?=[-+]?[0-9])")
+_ARTICLES = frozenset(("the", "a", "an", "is", "it", "its", "are"))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Rounding:
-    """How a problem asks for its answer to be rounded.
-
-    Attributes:
-        place: Value of the last digit kept: 0.01 for hundredths; None if it does not say.
-    """
-
-    place: Fraction | None = None
-
-
-def equivalent(reference: str, answer: str, *, rounding: Rounding | None = None) -> bool | None:
+def equivalent(reference: str, answer: str, *, asked: Asked = NOTHING) -> bool | None:
     r"""True if `answer` says what `reference` says; None if `answer` cannot be read at all.
 
     Examples: "\frac12" is "0.5"; "x^2-1" is "(x-1)(x+1)"; "(1,2)" is not "(2,1)"; "{1,2}" is
-    "2, 1"; "0.333" is "1/3" only with a `rounding`.
+    "2, 1"; "0.333" is "1/3" only where rounding is `asked` for.
 
     Raises:
         TooLarge: `answer` is over a size cap.
     """
     if len(answer) > MAX_LENGTH:
         raise TooLarge("an answer")
-    a, b = _spelled(reference), _spelled(answer)
+    a, b = _without_names(_spelled(reference), _spelled(answer))
     if not b:
         return None
-    if a.replace(" ", "") == b.replace(" ", ""):
+    if _GROUPED.sub(r"\1", a.replace(" ", "")) == _GROUPED.sub(r"\1", b.replace(" ", "")):
         return True
     if a.isalpha() and len(a) > 1 and a.lower() == b.lower():
         return True  # Yes and yes; as letters they would be variables
-    exact = _as_numbers(a, b, reference, rounding)
+    numeral = same_numeral(a, b, asked.base)
+    if numeral is not None:
+        return numeral
+    exact = _as_numbers(a, b, reference, asked)
     if exact is not None:
         return exact
     choice = _CHOICE.fullmatch(a)
     if choice:
         chosen = _chosen(b)
-        return chosen == choice[1] if chosen else _by_form(a, b, rounding, reference)
-    for special in (_same_numeral, _same_clock):
+        return chosen == choice[1] if chosen else _by_form(a, b, asked, reference)
+    for special in (same_clock, same_duration, same_date):
         decided = special(a, b)
         if decided is not None:
             return decided
     labelled = _LABELLED.fullmatch(b)
-    if labelled and _by_form(a, labelled[1], rounding, reference):
+    if labelled and _by_form(a, labelled[1], asked, reference):
         return True
-    return _by_form(a, b, rounding, reference)
+    return _by_form(a, b, asked, reference)
 
 
 def is_choice(reference: str) -> bool:
@@ -105,10 +104,26 @@ def is_choice(reference: str) -> bool:
 def _spelled(text: str) -> str:
     text = _CLAUSE.sub("", strip_group(plain(text)))
     prefix = _PREFIX.match(text)
-    return text[prefix.end() :] if prefix else text
+    text = _COUNTED.sub("" if ";" in text else r" \1", text[prefix.end() :] if prefix else text)
+    return _RATIO.sub(":", text) if _RATIO.search(text) and text[-1].isdigit() else text
 
 
-def _as_numbers(a: str, b: str, reference: str, rounding: Rounding | None) -> bool | None:
+def _without_names(a: str, b: str) -> tuple[str, str]:
+    """Both without "p(x) =" where the other does not say it, or says the same."""
+    first, second = _FUNCTION.match(a), _FUNCTION.match(b)
+    if first and second:
+        same_name = first[0].replace(" ", "") == second[0].replace(" ", "")
+        return (a[first.end() :], b[second.end() :]) if same_name else (a, b)
+    if first and "=" not in b:
+        return a[first.end() :].strip(), b
+    if second and "=" not in a:
+        return a, b[second.end() :].strip()
+    if "_" not in a:
+        b = _INDEXED.sub(r"\1=", b)
+    return a, b
+
+
+def _as_numbers(a: str, b: str, reference: str, asked: Asked) -> bool | None:
     """Exactly, where both are plain numbers; None if one is not."""
     first = plain_quantity(a)
     second = plain_quantity(b) if first else None
@@ -117,9 +132,23 @@ def _as_numbers(a: str, b: str, reference: str, rounding: Rounding | None) -> bo
     is_letter = len(first.unit) == 1 and first.unit.islower() and "\\" in reference
     if is_letter and not second.unit and not _ROMAN.search(reference):
         return False  # \frac{37}{4} m: m is a variable there
+    if second.is_percent and not first.is_percent and asked.percent is False:
+        return first.value == second.value / 100
+    if second.unit and not known_unit(first.unit):
+        factor = asked.factor(second.unit)
+        if factor != 1:
+            return factor is not None and first.value == factor * second.value
     if quantities_equal(first, second):
         return True
-    return rounding is not None and _rounded(first.value, second, first, rounding)
+    if asked.rounding is None or _contradict(first.unit, second.unit):
+        return False
+    return _rounded(first.value, second, first, asked.rounding)
+
+
+def _contradict(unit: str, other: str) -> bool:
+    """True if both are known units, and not the same."""
+    known, known_other = known_unit(unit), known_unit(other)
+    return known is not None and known_other is not None and known != known_other
 
 
 def _rounded(
@@ -149,20 +178,24 @@ def _rounded(
     return False
 
 
-def _by_form(a: str, b: str, rounding: Rounding | None, reference: str) -> bool | None:
+def _by_form(a: str, b: str, asked: Asked, reference: str) -> bool | None:
     """Compared as formulas, as written and then without units; else as words or by math-verify."""
     first, second = _form(a), _form(b)
     if first and second:
+        if asked.in_order or _LISTED.search(a):
+            first, second = in_order(first), in_order(second)
         found = same(first, second)
         if not found and "log" in a + b:
             found = same(_common_log(first), _common_log(second)) or found
         if found:
             return True
-        if rounding is not None and _rounded_form(first, b, rounding):
+        if asked.rounding is not None and _rounded_form(first, b, asked.rounding):
             return True
+        if not found and _EULER.search(a) and _SCIENTIFIC.search(b):
+            return _by_form(a, _SCIENTIFIC.sub(" e", b), asked, reference)  # 6e-10 has the number e
         if found is False:
-            return _without_units(a, b, reference) or False
-    if _without_units(a, b, reference):
+            return _without_units(a, b, asked, reference) or False
+    if _without_units(a, b, asked, reference):
         return True
     if first and second is None:
         words = a.replace(" ", "").isalpha() and _same_words(a, b)  # n! is not a word
@@ -174,12 +207,12 @@ def _by_form(a: str, b: str, rounding: Rounding | None, reference: str) -> bool 
 
 def _form(text: str) -> Form | None:
     try:
-        return read_form(text)
+        return read_form(_MONEY.sub("", text))
     except Unreadable:
         return None
 
 
-def _without_units(a: str, b: str, reference: str) -> bool | None:
+def _without_units(a: str, b: str, asked: Asked, reference: str) -> bool | None:
     """The same without the units at the ends, where they do not contradict each other."""
     first, unit = _split_unit(a)
     second, other = _split_unit(b)
@@ -187,11 +220,20 @@ def _without_units(a: str, b: str, reference: str) -> bool | None:
         return None
     if unit and len(unit) == 1 and not other and not _ROMAN.search(reference):
         return None
-    known, known_other = known_unit(unit), known_unit(other)
-    if known and known_other and known != known_other:
-        return None
     left, right = _form(first), _form(second)
-    return same(left, right) if left and right else None
+    if left is None or right is None:
+        return None
+    turned = {unit, other} & {"radians", "rad"} and {unit, other} & {"degrees", "degree"}
+    if turned and isinstance(left, Scalar) and isinstance(right, Scalar):
+        left, right = (
+            Scalar(node=("degrees", form.node) if name.startswith("deg") else form.node)
+            for form, name in ((left, unit), (right, other))
+        )
+    elif _contradict(unit, other):
+        return None
+    elif other and not known_unit(unit) and asked.factor(other) != 1:
+        return False
+    return same(left, right)
 
 
 def _split_unit(text: str) -> tuple[str, str]:
@@ -202,6 +244,9 @@ def _split_unit(text: str) -> tuple[str, str]:
     match = _TAIL.fullmatch(text)
     if match and is_unit_phrase(match["unit"], spaced=True):
         return match["before"].strip(), match["unit"].strip()
+    first, _, last = text.rpartition(" ")
+    if len(last) > 1 and first and known_unit(last):
+        return first, last  # 7.6Z eV
     match = re.fullmatch(r"\$\s*(.+)", text, re.DOTALL)
     return (match[1], "dollars") if match else (text, "")
 
@@ -246,24 +291,6 @@ def _chosen(text: str) -> str | None:
     if rest and (letter.islower() or re.search(r"(?<![A-Za-z])(?:[A-P]|or|and)(?![A-Za-z])", rest)):
         return None
     return letter.upper() if rest or len(bare) == 1 or match.start(1) > 0 else None
-
-
-def _same_numeral(a: str, b: str) -> bool | None:
-    """Numerals with a base, digit by digit: the base may be missing on one side, not differ."""
-    first, second = (_BASED.fullmatch(text.replace(" ", "")) for text in (a, b))
-    if not (first and second and (first[2] or second[2])):
-        return None
-    return first[1] == second[1] and (first[2] or second[2]) == (second[2] or first[2])
-
-
-def _same_clock(a: str, b: str) -> bool | None:
-    """Times of day: 4:30 PM is 4:30 p.m.; without either word on both sides it is a ratio."""
-    first, second = _CLOCK.fullmatch(a), _CLOCK.fullmatch(b)
-    if not (first and second and (first[4] or second[4])):
-        return None
-    if (int(first[1]), first[2], first[3]) != (int(second[1]), second[2], second[3]):
-        return False
-    return not (first[4] and second[4]) or first[4].lower() == second[4].lower()
 
 
 def _same_words(a: str, b: str) -> bool:

@@ -4,6 +4,7 @@ r"""The form of an answer: a value, several, a tuple, an interval, an equation, 
 other is decided in rewards/comparison.py.
 """
 
+import itertools
 import re
 from dataclasses import dataclass
 
@@ -33,7 +34,6 @@ _EMPTY = frozenset(
         "no real solutions",
     )
 )
-_LABEL = re.compile(r"[A-Za-z\\][^0-9=<>]*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,10 +204,21 @@ def _read_enclosed(text: str, nesting: int) -> Form | None:
     if len(parts) > MAX_ITEMS:
         raise Unreadable("too many items")
     items = tuple(read_form(part, nesting + 1) for part in parts)
+    if text[0] == "(" and any(isinstance(item, Many) and item.kind == "list" for item in items):
+        return _each_sign(items)
     if text[0] == "[" and all(isinstance(i, Bracket) and i.opening == "[" for i in items):
         rows = (tuple(_node(cell) for cell in row.items) for row in items)  # type: ignore
         return Grid(rows=tuple(rows))
     return Bracket(opening=text[0], closing=text[-1], items=items)
+
+
+def _each_sign(items: tuple[Form, ...]) -> Many:
+    r"""(0, \pm 2) as the points (0, 2) and (0, -2)."""
+    choices = [item.items if isinstance(item, Many) else (item,) for item in items]
+    points = list(itertools.islice(itertools.product(*choices), MAX_ITEMS))
+    return Many(
+        items=tuple(Bracket(opening="(", closing=")", items=point) for point in points), kind="list"
+    )
 
 
 def _read_relation(text: str, marks: list[tuple[int, int, str]]) -> Relation:
@@ -216,13 +227,19 @@ def _read_relation(text: str, marks: list[tuple[int, int, str]]) -> Relation:
     sides: list[Node | None] = []
     for i, part in enumerate(parts):
         try:
-            sides.append(read_expression(part))
+            sides.append(_read_ratio(part))
         except Unreadable:
-            names = part.strip() == "" or _LABEL.fullmatch(part.strip())
-            if i > 0 or signs[0] not in ("=", "\\approx") or not names:
+            if part == parts[-1] or signs[i] not in ("=", "\\approx"):
                 raise
-            sides.append(None)
+            sides.append(None)  # a word, or what is not read, such as an integral
     return Relation(signs=signs, sides=tuple(sides))
+
+
+def _read_ratio(text: str) -> Node:
+    """An expression; 4:6 is 4/6."""
+    left, colon, right = text.partition(":")
+    node = read_expression(left)
+    return ("divide", node, read_expression(right)) if colon else node
 
 
 def _read_named(text: str, marks: list[tuple[int, int, str]], nesting: int) -> Form:

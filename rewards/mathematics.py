@@ -4,35 +4,17 @@
 grade what follows the last `</think>`, by the rules of rewards/answers.py.
 """
 
-import re
 from fractions import Fraction
 
 from rewards.answers import after_thinking, stated_answer, stated_answers
-from rewards.equivalence import Rounding, equivalent, is_choice
+from rewards.asked import asked_by, text_of
+from rewards.equivalence import equivalent, is_choice
 from rewards.numeric import is_too_large, parse_number
-from rewards.phrases import choice_answer, last_number, lenient_answer
+from rewards.phrases import last_number
 from rewards.problem import Problem, Response, Score, Verdict
 from rewards.purity import pure
+from rewards.unstated import only_number, unstated_answer
 from rewards.values import TooLarge
-
-_ROUNDING = re.compile(
-    r"\b(?:round(?:ed|ing)?\b|to the nearest|nearest (?:tenth|hundredth|thousandth|integer|whole|"
-    r"ten|hundred|thousand|cent|dollar|percent|degree)|decimal places?|significant (?:figures?|digits?)|"
-    r"approximat\w*|correct to|estimate)",
-    re.IGNORECASE,
-)
-_PLACES = re.compile(r"\b(one|two|three|four|five|six|[1-6])\s+decimal", re.IGNORECASE)
-_NEAREST = re.compile(
-    r"nearest\s+(ten-thousandth|thousandth|hundredth|tenth|integer|whole|unit|ten|hundred|"
-    r"thousand|cent|dollar|percent|degree|0?\.[0-9]{1,6})",
-    re.IGNORECASE,
-)
-_COUNTS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
-_STEPS = {
-    "ten-thousandth": Fraction(1, 10**4), "thousandth": Fraction(1, 1000),
-    "hundredth": Fraction(1, 100), "cent": Fraction(1, 100), "tenth": Fraction(1, 10),
-    "ten": Fraction(10), "hundred": Fraction(100), "thousand": Fraction(1000),
-}  # fmt: skip
 
 
 @pure(version="1", reads=("prompt", "answer", "text", "prefill"))
@@ -79,51 +61,26 @@ def reference_number(answer: str) -> Fraction | None:
     return parse_number(answer if stated is None else stated)
 
 
-def rounding_of(prompt: str) -> Rounding | None:
-    """How a problem asks for rounding; None if it does not.
-
-    Example: "to the nearest hundredth" and "to two decimal places" are `Rounding(place=1/100)`.
-    """
-    if not _ROUNDING.search(prompt):
-        return None
-    places = _PLACES.search(prompt)
-    if places:
-        count = places[1].lower()
-        return Rounding(place=Fraction(1, 10 ** (_COUNTS.get(count) or int(count))))
-    nearest = _NEAREST.search(prompt)
-    if nearest:
-        word = nearest[1].lower()
-        return Rounding(place=Fraction(word) if "." in word else _STEPS.get(word, Fraction(1)))
-    return Rounding()
-
-
 def _math_verdict(problem: Problem, reference: str, text: str) -> Verdict:
     answers = stated_answers(text)
     is_stated = answers is not None
     if answers is None:
-        answer = (is_choice(reference) and choice_answer(text)) or lenient_answer(text)
+        answer = unstated_answer(text, reference, is_choice=is_choice(reference))
         answers = (answer,) if answer else ()
     if not any(answers):
         return Verdict.NO_ANSWER
-    rounding = _prompt_rounding(problem)
-    found = [equivalent(reference, answer, rounding=rounding) for answer in answers]
-    if not is_stated and found == [None] and (number := last_number(text)):
-        found = [equivalent(reference, number, rounding=rounding)]
+    asked = asked_by(text_of(problem))
+    found = [equivalent(reference, answer, asked=asked) for answer in answers]
+    if not is_stated and found == [None] and (number := only_number(answers[0])):
+        found = [equivalent(reference, number, asked=asked)]
     if all(found):
         return Verdict.CORRECT
     if len(answers) > 1:
-        whole = equivalent(reference, ", ".join(answers), rounding=rounding)
+        whole = equivalent(reference, ", ".join(answers), asked=asked)
         return Verdict.CORRECT if whole else Verdict.WRONG
     if found[0] is None:
         return Verdict.MALFORMED if is_stated else Verdict.NO_ANSWER
     return Verdict.WRONG
-
-
-def _prompt_rounding(problem: Problem) -> Rounding | None:
-    prompt = problem.prompt
-    if not isinstance(prompt, str):
-        prompt = "\n".join(message["content"] for message in prompt)
-    return rounding_of(prompt)
 
 
 def _numeric_verdict(reference: Fraction, text: str) -> Verdict:

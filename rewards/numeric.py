@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+from rewards.number_words import read_words
 from rewards.spelling import plain
 from rewards.units import is_unit_phrase, known_unit, same_amount
 
@@ -49,30 +50,6 @@ _MULTIPLIERS = {
     "billion": 10**9, "trillion": 10**12,
 }  # fmt: skip
 _CURRENCIES = {"$": "dollars", "\u20ac": "euros", "\u00a3": "gbp"}
-_COUNTS = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-    "twenty",
-]
-_WORDS = {word: Fraction(value) for value, word in enumerate(_COUNTS)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,8 +102,7 @@ def plain_quantity(text: str) -> Quantity | None:
     text = _scientific(text)
     match = _NUMBER.fullmatch(text)
     if match is None:
-        word = _WORDS.get(text.lower())
-        return None if word is None else Quantity(value=word)
+        return _in_words(text)
     if any(int(power) > MAX_EXPONENT for power in _POWER_OF_TEN.findall(match["number"] or "")):
         return None
     value = _value(match)
@@ -164,6 +140,14 @@ def quantities_equal(reference: Quantity, answer: Quantity) -> bool:
         return False
     percent, other = (reference, answer) if reference.is_percent else (answer, reference)
     return percent.value / 100 == other.value
+
+
+def _in_words(text: str) -> Quantity | None:
+    words = read_words(text)
+    factor, unit = _tail(words[1]) if words else (1, None)
+    if words is None or unit is None:
+        return None
+    return Quantity(value=words[0] * factor, unit=unit)
 
 
 def _value(match: re.Match[str]) -> Fraction | None:

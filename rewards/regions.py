@@ -8,6 +8,9 @@ from rewards.forms import Bracket, Form, Many, Relation, Scalar, Union, Without
 from rewards.latex import Node, variables
 from rewards.values import Undefined, evaluate, inexact, is_real, values_equal
 
+NAMES = ("variable", "opaque")
+"""What an inequality may be about: x, or f(x) for a range."""
+
 
 class NotARegion(Exception):
     """The form is not a set of reals with ends that have values."""
@@ -55,7 +58,7 @@ def _intervals(form: Form) -> list[Interval]:
             return reduce(_without, _intervals(form.removed), _intervals(form.whole))
         case Many(items=()):
             return []
-        case Many(kind="and" | "list") if all(_is_chain(item) for item in form.items):
+        case Many(kind="and" | "list") if _all_narrow(form.items):
             return reduce(_intersection, (_joined(_intervals(item)) for item in form.items))
         case Many():
             return [interval for item in form.items for interval in _intervals(item)]
@@ -67,13 +70,23 @@ def _intervals(form: Form) -> list[Interval]:
     raise NotARegion
 
 
+def _all_narrow(items: tuple[Form, ...]) -> bool:
+    """True if each item is a condition: x > 0, or the whole that x != 3 is taken from."""
+    return any(map(_is_chain, items)) and all(
+        _is_chain(item) or isinstance(item, Bracket) for item in items
+    )
+
+
 def _is_chain(form: Form) -> bool:
     return isinstance(form, Relation) and "=" not in form.signs
 
 
 def _solutions(relation: Relation) -> list[Interval]:
     """Of a chain around one bare variable: 1 < x <= 2, x > 3, x \\ne 4, x = 5."""
-    places = [i for i, side in enumerate(relation.sides) if side and side[0] == "variable"]
+    of_absolute = _of_absolute(relation)
+    if of_absolute is not None:
+        return of_absolute
+    places = [i for i, side in enumerate(relation.sides) if side and side[0] in NAMES]
     others = [side for i, side in enumerate(relation.sides) if i not in places]
     if len(places) != 1 or any(side is None or variables(side) for side in others):
         raise NotARegion
@@ -88,6 +101,19 @@ def _solutions(relation: Relation) -> list[Interval]:
             sign = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}.get(sign, sign)
         found = _intersection(found, _half_line(sign, bound))
     return found
+
+
+def _of_absolute(relation: Relation) -> list[Interval] | None:
+    """|x| < c and |x| > c; None if it is neither."""
+    first, *others = relation.sides
+    if first is None or first[0] != "absolute" or first[1][0] not in NAMES or len(others) != 1:
+        return None
+    (sign,), bound = relation.signs, _end(others[0])
+    opposite = {"<": ">", "\\le": "\\ge", ">": "<", "\\ge": "\\le"}.get(sign)
+    if opposite is None:
+        return None
+    above, below = _half_line(sign, bound), _half_line(opposite, -bound)
+    return _intersection(above, below) if opposite.startswith((">", "\\g")) else above + below
 
 
 def _half_line(sign: str, bound: Any) -> list[Interval]:

@@ -107,6 +107,8 @@ _RECURRING = re.compile(
 )
 _TO_A_POWER = re.compile(r"\s+\^")
 _THIN_THOUSANDS = re.compile(r"(?<=[0-9])(?:\\,|\\ |\{,\}|,\\!\s*|\{,\}\\!)(?=[0-9]{3}(?![0-9]))")
+_SPACED_THOUSANDS = re.compile(r"[0-9]{1,3}(?: [0-9]{3})+(?:\.[0-9]+)?")
+_PICTURES = re.compile("[\u2190-\u21ff\u220e\u25a0\u2600-\u27bf\ufe0f\U0001f000-\U0001faff]")
 _SPACING = re.compile(r"\\[,;:! >]|~")
 _SPACES = re.compile(r"\s+")
 _MARKDOWN = re.compile(r"\*\*(?=\S)([^*]+)\*\*|`([^`]+)`")
@@ -128,6 +130,8 @@ def plain(text: str) -> str:
     if "real" in text:
         text = _REALS.sub(r"\\reals ", text)
     text = _SPACES.sub(" ", text).strip()
+    if _SPACED_THOUSANDS.fullmatch(text):
+        text = text.replace(" ", "")
     return text[:-1].rstrip() if text.endswith((".", ",", ";")) else text
 
 
@@ -155,6 +159,7 @@ def _without_looks(text: str) -> str:
         text = _MARKDOWN.sub(lambda m: m[1] or m[2], text)
     text = _REALS.sub(r"\\reals ", text)
     text = _THIN_THOUSANDS.sub(lambda m: "," if "," in m[0] else "", text)
+    text = _PICTURES.sub("", text).replace("{,}", ",").replace("{:}", ":")
     if "\\overline" in text or "\\bar" in text:
         text = _RECURRING.sub(_recurring, text)
     text = _rows_kept(text)

@@ -16,6 +16,9 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "1000": "km kilometer kilometers kilometre kilometres",
         "127/5000": "in inch inches",
         "381/1250": "ft foot feet",
+        "1/1000000": "\u03bcm micron microns micrometer micrometers",
+        "1/1000000000": "nm nanometer nanometers nanometre nanometres",
+        "1/10000000000": "angstrom angstroms \u00e5",
         "1143/1250": "yd yard yards",
         "201168/125": "mi mile miles",
     },
@@ -44,10 +47,24 @@ _FAMILIES: dict[str, dict[str, str]] = {
     "angle": {"1": "degree degrees deg \u00b0"},
     "radian": {"1": "rad radian radians"},
     "speed": {"1397/3125": "mph", "5/18": "kph kmh"},
-    "energy": {"1": "j joule joules"},
+    "energy": {
+        "1": "j joule joules",
+        "1000": "kj kilojoule kilojoules",
+        "1.602176634e-19": "ev",
+        "1.602176634e-16": "kev",
+        "1.602176634e-13": "mev",
+    },
     "force": {"1": "n newton newtons"},
     "power": {"1": "w watt watts"},
     "kelvin": {"1": "k kelvin"},
+    "frequency": {"1": "hz hertz", "1000": "khz", "1000000": "mhz"},
+    "pressure": {"1": "pa pascal pascals", "1000": "kpa", "101325": "atm"},
+    "voltage": {"1": "v volt volts"},
+    "current": {"1": "ampere amperes amp amps"},
+    "charge": {"1": "c coulomb coulombs"},
+    "capacitance": {"1": "f farad farads"},
+    "field": {"1": "t tesla"},
+    "amount": {"1": "mol mole moles"},
 }
 _UNITS: dict[str, Unit] = {
     name: (family, Fraction(factor))
@@ -58,7 +75,7 @@ _UNITS: dict[str, Unit] = {
 _POWERED = re.compile(r"(square|sq|cubic|cu)\s+([a-z]+)|([a-z]+)\s*\^?\s*\{?([23])\}?")
 _PHRASE = re.compile(r"[a-z\u00b0][a-z\u00b0 ./-]*(?:\^?\s*\{?[23]\}?)?")
 _RATIO = re.compile(r"(.+?)\s*(?:/|\bper\b|\ban?\b)\s*([a-z]+(?:\s*\^?\s*\{?[23]\}?)?)")
-_LETTERS = frozenset("mgshl\u00b0JKLNW")  # units of one letter, as they are written
+_LETTERS = frozenset("mgshl\u00b0JKLNWVCFT")  # units of one letter, as they are written
 _CUBES = {"volume": ("length^3", Fraction(1, 1000))}  # litres are cubic decimetres
 
 # Words that change what a number says: "8 or", "8 pi", "8 squared" are no numbers with units.

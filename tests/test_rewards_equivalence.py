@@ -3,7 +3,8 @@ from fractions import Fraction
 
 import pytest
 
-from rewards.equivalence import Rounding, equivalent, is_choice
+from rewards.asked import Asked, Rounding
+from rewards.equivalence import equivalent, is_choice
 from rewards.values import TooLarge
 
 SAME = [
@@ -106,7 +107,7 @@ def test_another_value_is_not(reference, answer):
     ],
 )
 def test_rounding_is_allowed_where_it_was_asked_for(reference, answer, place, expected):
-    assert equivalent(reference, answer, rounding=Rounding(place=place)) is expected
+    assert equivalent(reference, answer, asked=Asked(rounding=Rounding(place=place))) is expected
     assert equivalent(r"\frac{2}{3}", "0.667") is False
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.equivalence import Rounding
-from rewards.mathematics import math_reward, numeric_reward, rounding_of
+from rewards.asked import Rounding, rounding_of
+from rewards.mathematics import math_reward, numeric_reward
 from rewards.problem import Problem, Response, Verdict
 
 
