@@ -10,7 +10,8 @@ from fractions import Fraction
 from functools import lru_cache
 
 from rewards.problem import Problem
-from rewards.units import Unit, known_unit
+from rewards.spelling import plain
+from rewards.units import CURRENCIES, Unit, known_unit
 
 _ROUNDING = re.compile(
     r"\b(?:round(?:ed|ing)?\b|to the nearest|nearest (?:tenth|hundredth|thousandth|integer|whole|"
@@ -33,14 +34,15 @@ _STEPS = {
 _ORDER = re.compile(
     r"(?<!the )\b(?:answers?|arrange|list|give|write|enter|express|state)\b[^.?!]*"
     r"\bin (?!any|either|no)(?:[a-z]+ ){1,3}order\b"
-    r"|\bin (?:this|that) order\b|\border(?:ed)? (?:from|by|the)|\barrange\b|\brespectively\b|"
+    r"|\bin (?:this|that) order\b|\border(?:ed)? (?:from|by|the)|\barrange\b|\bsort\b|\brespectively\b|"
     r"\bfirst (?:two|three|four|five|six|[2-9]) terms\b|\bfrom (?:least|smallest|lowest|largest|"
     r"greatest|highest) to\b|\b([a-z])\([^()]{1,6}\)[\s,$]{1,6}(?:and[\s$]{1,3})?\1\([^()]{1,6}\)"
     r"[\s,$]{1,6}(?:and[\s$]{1,3})?\1\(",
     re.IGNORECASE,
 )
 _TASK = re.compile(
-    r"[^.?!]*\b(?:answers?|arrange|list|give|write|enter|express|state|find|compute)\b[^.?!]*", re.I
+    r"[^.?!]*\b(?:answers?|arrange|sort|list|give|write|enter|express|state|find|compute)\b[^.?!]*",
+    re.I,
 )
 _PERCENT = re.compile(r"percent|%", re.IGNORECASE)
 _WORD = r"[A-Za-z]+"
@@ -50,6 +52,9 @@ _UNIT = re.compile(
     re.IGNORECASE,
 )
 _ANY_UNIT = re.compile(rf"(?<=[0-9])\s*({_WORD})|\b({_WORD}s)\b")
+_NOUN = re.compile(
+    r"\b(?:which|what)\s+(?:(?:kind|type|sort)s?\s+of\s+)?([a-z]+(?:\s+[a-z]+)?)|\b(function|number)\b"
+)
 _BASES = {
     "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
     "ten": 10, "twelve": 12, "sixteen": 16, "binary": 2, "octal": 8, "decimal": 10, "hexadecimal": 16,
@@ -79,6 +84,7 @@ class Asked:
         units: Units that it names, the one asked for first; where one is asked for, no other
             counts of its dimension.
         base: Of the numeral asked for, the last base that is named.
+        nouns: What is asked for by "which" or "what kind of", which an answer may repeat.
     """
 
     rounding: Rounding | None = None
@@ -86,6 +92,7 @@ class Asked:
     percent: bool | None = None
     units: tuple[Unit, ...] = ()
     base: int | None = None
+    nouns: frozenset[str] = frozenset()
 
     def factor(self, words: str) -> Fraction | None:
         """What an amount in this unit is times one in the unit asked for; None if it is neither.
@@ -97,8 +104,9 @@ class Asked:
         if unit is None or unit in self.units:
             return Fraction(1)
         kinds = {kind for kind, _ in self.units}
-        if unit[0] in ("angle", "radian") and kinds & {"angle", "radian"}:
-            return None
+        for rivals in ({"angle", "radian"}, CURRENCIES):
+            if unit[0] in rivals and kinds & rivals:
+                return None
         alike = [size for kind, size in self.units if kind == unit[0]]
         return unit[1] / alike[0] if alike else Fraction(1)
 
@@ -122,6 +130,7 @@ def asked_by(prompt: str) -> Asked:
         in_order=any(_ORDER.search(sentence) for sentence in _TASK.findall(prompt)),
         percent=_PERCENT.search(prompt) is not None,
         units=_units(prompt),
+        nouns=frozenset(" ".join(map(" ".join, _NOUN.findall(prompt.lower()))).split()),
         base=int(base) if base.isdecimal() and len(base) < 3 else _BASES.get(base),
     )
 
@@ -153,8 +162,9 @@ def rounding_of(prompt: str) -> Rounding | None:
 
 def _units(prompt: str) -> tuple[Unit, ...]:
     """The unit asked for last, and after it others that are named, each dimension's once."""
-    asked = [unit for words in _UNIT.findall(prompt) if (unit := _unit(words))]
-    named = [unit for pair in _ANY_UNIT.findall(prompt) if (unit := known_unit(pair[0] or pair[1]))]
+    text = plain(prompt)
+    asked = [unit for words in _UNIT.findall(text) if (unit := _unit(words))]
+    named = [unit for pair in _ANY_UNIT.findall(text) if (unit := known_unit(pair[0] or pair[1]))]
     if "$" in prompt and re.search(r"\\?\$\s?[0-9]", prompt):
         named.append(("money", Fraction(1)))
     found = asked[-1:]

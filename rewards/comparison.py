@@ -89,12 +89,19 @@ def _mixed(a: Form, b: Form) -> bool | None:
 
 
 def _same_many(a: Many, b: Many) -> bool | None:
-    """Without order and repetition; a list of inequalities is a set of reals."""
+    """Without order and repetition; a list of inequalities is a set of reals.
+
+    A list that names each of its values, "b = 0, a = 1", has the order of the names.
+    """
     if any(_is_inequality(item) for item in (*a.items, *b.items)):
         try:
             return region(a) == region(b)
         except NotARegion:
             return None
+    if all(isinstance(item, Scalar) for item in a.items) and a.kind != "set":
+        names = [_solved(item) if isinstance(item, Relation) else None for item in b.items]
+        if len({name[0] for name in names if name}) == len(b.items) > 1:
+            return _ordered(b, Bracket(opening="(", closing=")", items=a.items))
     return _all((_contained(a.items, b.items), _contained(b.items, a.items)))
 
 
@@ -224,7 +231,7 @@ def _proportional(first: Node, second: Node, *, positive: bool) -> bool | None:
 
 def _solved(relation: Relation) -> tuple[Node, Node] | None:
     """(name, value) of an equation "x = value", either way around."""
-    if relation.signs != ("=",):
+    if relation.signs not in (("=",), ("\\approx",)):
         return None
     for name, value in (relation.sides, relation.sides[::-1]):
         if name is None and value is not None:

@@ -45,6 +45,10 @@ _ORDINAL = re.compile(r"(?<=[0-9])(?:st|nd|rd|th)\b")
 _CLAUSE = re.compile(r"\s(?:for (?:all|any|every|each|some)|where)\s.*", re.DOTALL)
 _AND = re.compile(r",|\band\b|;")
 _COUNTED = re.compile(r"(?<=[0-9])\s+\(([A-Za-z][A-Za-z/ ]*[A-Za-z])\)")  # 5 (owls)
+_UNIT_OF_ITEM = re.compile(
+    r"(?<=[0-9])\s+([A-Za-z]+(?:/[A-Za-z]+|\s+old)?)(?=\s*(?:[,;)]|and\b|$))"
+)
+_MIXED = re.compile(r"^([0-9]+) and ([0-9]+\s*/\s*[0-9]+)$")
 _MONEY = re.compile(r"[$\u20ac\u00a3]\s?(?=[0-9.])")
 _RATIO = re.compile(r"(?<=[0-9])\s+to\s+(?=[0-9])")
 _FUNCTION = re.compile(
@@ -55,7 +59,8 @@ _GROUPED = re.compile(r"\{(\w)\}")
 _LISTED = re.compile(r"[0-9)}];")
 _EULER = re.compile(r"(?<![A-Za-z\\])e(?![A-Za-z])")
 _SCIENTIFIC = re.compile(r"(?<=[0-9])e(?=[-+]?[0-9])")
-_ARTICLES = frozenset(("the", "a", "an", "is", "it", "its", "are"))
+_ARTICLES = frozenset(("the", "a", "an", "is", "it", "its", "are", "they", "these", "those"))
+_DENIALS = frozenset(("not", "no", "neither", "nor", "none", "or", "either", "both"))
 
 
 def equivalent(reference: str, answer: str, *, asked: Asked = NOTHING) -> bool | None:
@@ -86,8 +91,7 @@ def equivalent(reference: str, answer: str, *, asked: Asked = NOTHING) -> bool |
     if choice:
         chosen = _chosen(b)
         return chosen == choice[1] if chosen else _by_form(a, b, asked, reference)
-    for special in (same_clock, same_duration, same_date):
-        decided = special(a, b)
+    for decided in (same_clock(a, b), same_duration(a, b, asked.units), same_date(a, b)):
         if decided is not None:
             return decided
     labelled = _LABELLED.fullmatch(b)
@@ -104,8 +108,15 @@ def is_choice(reference: str) -> bool:
 def _spelled(text: str) -> str:
     text = _CLAUSE.sub("", strip_group(plain(text)))
     prefix = _PREFIX.match(text)
-    text = _COUNTED.sub("" if ";" in text else r" \1", text[prefix.end() :] if prefix else text)
+    text = _COUNTED.sub(_counted, text[prefix.end() :] if prefix else text)
+    if "," in text or ";" in text:
+        text = _UNIT_OF_ITEM.sub(lambda m: "" if known_unit(m[1]) else m[0], text)
+    text = _MIXED.sub(r"\1 \2", text)
     return _RATIO.sub(":", text) if _RATIO.search(text) and text[-1].isdigit() else text
+
+
+def _counted(match: re.Match[str]) -> str:
+    return "\u00b0" if match[1] == "degrees" else f" {match[1]}"
 
 
 def _without_names(a: str, b: str) -> tuple[str, str]:
@@ -193,15 +204,17 @@ def _by_form(a: str, b: str, asked: Asked, reference: str) -> bool | None:
             return True
         if not found and _EULER.search(a) and _SCIENTIFIC.search(b):
             return _by_form(a, _SCIENTIFIC.sub(" e", b), asked, reference)  # 6e-10 has the number e
+        if not found and "\u00b0" in a and "\u00b0" not in b:
+            return _by_form(a.replace("\u00b0", ""), b, asked, reference)
         if found is False:
             return _without_units(a, b, asked, reference) or False
     if _without_units(a, b, asked, reference):
         return True
     if first and second is None:
-        words = a.replace(" ", "").isalpha() and _same_words(a, b)  # n! is not a word
+        words = a.replace(" ", "").isalpha() and _same_words(a, b, asked)  # n! is not a word
         return words or symbolically_equal(a, b)
     if first is None:
-        return _same_words(a, b) or symbolically_equal(a, b) or False
+        return _same_words(a, b, asked) or symbolically_equal(a, b) or False
     return symbolically_equal(a, b)
 
 
@@ -293,12 +306,23 @@ def _chosen(text: str) -> str | None:
     return letter.upper() if rest or len(bare) == 1 or match.start(1) > 0 else None
 
 
-def _same_words(a: str, b: str) -> bool:
-    """Equal words without case, punctuation and articles; a list of names in any order."""
+def _same_words(a: str, b: str, asked: Asked) -> bool:
+    """Equal words without case, punctuation and articles; a list of names in any order.
+
+    What was asked for may be repeated or not: "right triangle" to "What kind of triangle ...?".
+    """
     first, second = (sorted(map(_words, _AND.split(text))) for text in (a, b))
-    return bool(_words(a)) and first == second
+    if not _words(a) or len(first) != len(second):
+        return False
+    if first == second:
+        return True
+    bare = [
+        [[word for word in words if word not in asked.nouns] for words in x]
+        for x in (first, second)
+    ]
+    return all(map(all, bare)) and bare[0] == bare[1] and not _DENIALS & {*_words(a), *_words(b)}
 
 
 def _words(text: str) -> list[str]:
-    words = _PUNCTUATION.sub(" ", _ORDINAL.sub("", text)).lower().split()
-    return [word for word in words if word not in _ARTICLES]
+    text = _PUNCTUATION.sub(" ", _ORDINAL.sub("", text.lower().replace("'s", "")))
+    return [word for word in text.split() if word not in _ARTICLES]

@@ -175,10 +175,26 @@ def _read_many(parts: list[str], kind: str, nesting: int) -> Form:
         raise Unreadable("too many items")
     items: list[Form] = []
     for part in parts:
-        item = read_form(part, nesting + 1)
+        item = _named_tuple(read_form(part, nesting + 1))
         inner = isinstance(item, Many) and item.kind != "set"
         items.extend(item.items if inner else (item,))
     return items[0] if len(items) == 1 else Many(items=tuple(items), kind=kind)
+
+
+def _named_tuple(form: Form) -> Form:
+    """a = 3, b = 0 as (3, 0), by the order of the names, among others: or a = -3, b = 1."""
+    if not isinstance(form, Many) or form.kind != "list":
+        return form
+    values: dict[str, Node] = {}
+    for item in form.items:
+        if not isinstance(item, Relation) or item.signs != ("=",):
+            return form
+        name, value = item.sides
+        if name is None or value is None or name[0] != "variable" or name[1] in values:
+            return form
+        values[name[1]] = value
+    items = tuple(Scalar(node=values[name]) for name in sorted(values))
+    return Bracket(opening="(", closing=")", items=items)
 
 
 def _read_enclosed(text: str, nesting: int) -> Form | None:

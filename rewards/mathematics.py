@@ -13,7 +13,7 @@ from rewards.numeric import is_too_large, parse_number
 from rewards.phrases import last_number
 from rewards.problem import Problem, Response, Score, Verdict
 from rewards.purity import pure
-from rewards.unstated import only_number, unstated_answer
+from rewards.unstated import second_answer, unstated_answer
 from rewards.values import TooLarge
 
 
@@ -71,8 +71,8 @@ def _math_verdict(problem: Problem, reference: str, text: str) -> Verdict:
         return Verdict.NO_ANSWER
     asked = asked_by(text_of(problem))
     found = [equivalent(reference, answer, asked=asked) for answer in answers]
-    if not is_stated and found == [None] and (number := only_number(answers[0])):
-        found = [equivalent(reference, number, asked=asked)]
+    if found == [None] and (second := second_answer(answers[0], reference, is_stated)):
+        found = [equivalent(reference, second, asked=asked)]
     if all(found):
         return Verdict.CORRECT
     if len(answers) > 1:

@@ -5,9 +5,10 @@ both in it. Texts are in the spelling of rewards/spelling.py.
 """
 
 import re
+from collections.abc import Sequence
 from fractions import Fraction
 
-from rewards.units import known_unit
+from rewards.units import Unit, known_unit
 
 _BASED = re.compile(r"(-?)0*([0-9A-Z]*(?:\.[0-9A-Z]+)?)(?:_\{?([0-9]+|[a-z]+)\}?)?")
 _BASES = {"two": "2", "three": "3", "five": "5", "eight": "8", "ten": "10", "sixteen": "16"}
@@ -20,6 +21,7 @@ _MONTHS = (
     "january", "february", "march", "april", "may", "june", "july", "august", "september",
     "october", "november", "december",
 )  # fmt: skip
+_PLAIN = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,12})?")
 _MAX_DURATION = 64
 
 
@@ -69,9 +71,16 @@ def _minutes(match: re.Match[str]) -> int | None:
     return 60 * hour + minute
 
 
-def same_duration(a: str, b: str) -> bool | None:
-    """Amounts in several units: 2 hours 15 minutes is 2 h 15 min and 135 minutes."""
-    first, second = _parts(a), _parts(b)
+def same_duration(a: str, b: str, units: Sequence[Unit]) -> bool | None:
+    """Amounts in several units: 2 hours 15 minutes is 2 h 15 min and 135 minutes.
+
+    A reference `a` without a unit is in the one of `units` that fits.
+    """
+    second = _parts(b)
+    for kind, size in units:
+        if second and second[0] == kind and second[2] > 1 and _PLAIN.fullmatch(a):
+            return Fraction(a) * size == second[1]
+    first = _parts(a)
     if first is None or second is None or max(first[2], second[2]) < 2:
         return None
     return first[:2] == second[:2]

@@ -49,6 +49,7 @@ _MULTIPLIERS = {
     "dozen": 12, "hundred": 100, "thousand": 10**3, "million": 10**6,
     "billion": 10**9, "trillion": 10**12,
 }  # fmt: skip
+_COUNTING = re.compile(r"^\s+(?:more|fewer|less|of (?:an?|the)\s.*$)", re.DOTALL)
 _CURRENCIES = {"$": "dollars", "\u20ac": "euros", "\u00a3": "gbp"}
 
 
@@ -164,7 +165,7 @@ def _value(match: re.Match[str]) -> Fraction | None:
 
 def _tail(text: str) -> tuple[int, str | None]:
     """(factor, unit) of what follows a number; the unit is None if the text says more."""
-    words = text.strip()
+    words = _COUNTING.sub("", text).strip()
     if not words:
         return 1, ""
     first, _, rest = words.partition(" ")

@@ -37,13 +37,13 @@ _ALTERNATIVE = re.compile(
     r"(?:but |though )?(?:it|this|the answer) (?:could|might|may)(?: also)? be)\b",
     re.IGNORECASE,
 )
-SENTENCE_END = re.compile(r"[.!?](?=\s|$|\*)|\n")
+SENTENCE_END = re.compile(r"(?<!Mr)(?<!Mrs)(?<!Ms)(?<!Dr)(?<!St)(?<!Mt)[.!?](?=\s|$|\*)|\n")
 _REASON = re.compile(
     r",?\s+(?:because|since|which|where|when|as (?:we|required|the)|by |so that|given|after)\b"
-    r"|,\s+(?:so|and (?:we|this|that|it))\b|\s+\((?:since|because|as)\b",
+    r"|,\s+(?:so|and (?:we|this|that|it))\b|\s+\((?:since|because|as|that is)\b",
     re.IGNORECASE,
 )
-_THAT_IS = re.compile(r",?\s+(?:that is|namely),?\s+", re.IGNORECASE)
+THAT_IS = re.compile(r",?\s+(?:that is|namely),?\s+", re.IGNORECASE)
 _ADVERB = re.compile(
     r"(?:(?:that|therefore|thus|then|simply|just|exactly|indeed|clearly|probably|likely|either|"
     r"approximately|about|roughly|any of|one of|equal to|given by|now|still|obviously)\s+|[:*_>\s])+",
@@ -125,7 +125,7 @@ def _segment(rest: str) -> tuple[str, str]:
     end = SENTENCE_END.search(rest)
     answer = rest[: end.start()] if end else rest
     after = rest[end.end() :] if end else ""
-    answer = _THAT_IS.split(_REASON.split(answer, maxsplit=1)[0])[-1]
+    answer = THAT_IS.split(_REASON.split(answer, maxsplit=1)[0])[-1]
     adverb = _ADVERB.match(answer)
     answer = answer[adverb.end() :] if adverb else answer
     named = _NAMED.fullmatch(answer)

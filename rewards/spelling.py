@@ -31,7 +31,8 @@ _SUPERSCRIPTS = dict(
 _SUBSCRIPTS = dict(
     zip("\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089", "0123456789", strict=True)
 )
-_TABLE = str.maketrans(_UNICODE)
+_WIDE = {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}  # full-width ASCII
+_TABLE = str.maketrans(_WIDE | _UNICODE)
 _RAISED = re.compile(f"[{''.join(_SUPERSCRIPTS)}]+")
 _LOWERED = re.compile(f"[{''.join(_SUBSCRIPTS)}]+")
 
@@ -102,13 +103,17 @@ _REALS = re.compile(
 )
 _DEGREE = re.compile(r"\^\s*(?:\{\s*\u00b0\s*\}|\u00b0)")
 _PRIME = re.compile(r"\^\s*(?:\{\s*\\prime\s*\}|\\prime)")
+_DERIVATIVE = re.compile(
+    r"\\[dt]?frac\s*\{\s*d\s*([a-zA-Z])\s*\}\s*\{\s*d\s*t\s*\}|\\dot\s*(?:\{\s*)?([a-zA-Z])(?:\s*\})?"
+)
+_MICRO = re.compile(r"\\mu\s*(?:\\(?:text|mathrm)\s*\{\s*([mgsFC])\s*\}|([mgsFC])\b)")
 _RECURRING = re.compile(
     r"(?<![0-9])([0-9]{1,50})\.([0-9]{0,50})\\(?:overline|bar)\s*\{([0-9]{1,50})\}"
 )
 _TO_A_POWER = re.compile(r"\s+\^")
 _THIN_THOUSANDS = re.compile(r"(?<=[0-9])(?:\\,|\\ |\{,\}|,\\!\s*|\{,\}\\!)(?=[0-9]{3}(?![0-9]))")
 _SPACED_THOUSANDS = re.compile(r"[0-9]{1,3}(?: [0-9]{3})+(?:\.[0-9]+)?")
-_PICTURES = re.compile("[\u2190-\u21ff\u220e\u25a0\u2600-\u27bf\ufe0f\U0001f000-\U0001faff]")
+PICTURES = re.compile("[\u2190-\u21ff\u220e\u25a0\u2600-\u27bf\ufe0f\U0001f000-\U0001faff]")
 _SPACING = re.compile(r"\\[,;:! >]|~")
 _SPACES = re.compile(r"\s+")
 _MARKDOWN = re.compile(r"\*\*(?=\S)([^*]+)\*\*|`([^`]+)`")
@@ -124,6 +129,7 @@ def plain(text: str) -> str:
     """
     if _NEEDS_WORK.search(text):
         text = _without_looks(text)
+    text = text.replace("np.", "\\")  # as the references of Minerva have it
     for sign, command in _COMPARISONS:
         if sign in text:
             text = text.replace(sign, command)
@@ -159,7 +165,10 @@ def _without_looks(text: str) -> str:
         text = _MARKDOWN.sub(lambda m: m[1] or m[2], text)
     text = _REALS.sub(r"\\reals ", text)
     text = _THIN_THOUSANDS.sub(lambda m: "," if "," in m[0] else "", text)
-    text = _PICTURES.sub("", text).replace("{,}", ",").replace("{:}", ":")
+    text = PICTURES.sub("", text).replace("{,}", ",").replace("{:}", ":")
+    if "\\dot" in text or "{d" in text:
+        text = _DERIVATIVE.sub(lambda m: f" {m[1] or m[2]}'", text)
+    text = _MICRO.sub(lambda m: f" \u03bc{m[1] or m[2]}", text)
     if "\\overline" in text or "\\bar" in text:
         text = _RECURRING.sub(_recurring, text)
     text = _rows_kept(text)

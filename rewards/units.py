@@ -29,6 +29,8 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "86400": "day days",
         "604800": "week weeks",
     },
+    "year": {"1": "year years yr yrs"},
+    "month": {"1": "month months"},
     "mass": {
         "1": "g gm gms gram grams",
         "1/1000": "mg milligram milligrams",
@@ -73,8 +75,10 @@ _UNITS: dict[str, Unit] = {
     for name in words.split()
 }
 _POWERED = re.compile(r"(square|sq|cubic|cu)\s+([a-z]+)|([a-z]+)\s*\^?\s*\{?([23])\}?")
-_PHRASE = re.compile(r"[a-z\u00b0][a-z\u00b0 ./-]*(?:\^?\s*\{?[23]\}?)?")
+_PHRASE = re.compile(r"[a-z\u00b0\u03bc][a-z\u00b0 ./-]*(?:\^?\s*\{?[23]\}?)?")
 _RATIO = re.compile(r"(.+?)\s*(?:/|\bper\b|\ban?\b)\s*([a-z]+(?:\s*\^?\s*\{?[23]\}?)?)")
+CURRENCIES = frozenset(("money", "euro", "british"))
+_ADJECTIVE = re.compile(r"\s+(?:long|wide|tall|high|deep|thick|away|apart|old|each|total|of .*)$")
 _LETTERS = frozenset("mgshl\u00b0JKLNWVCFT")  # units of one letter, as they are written
 _CUBES = {"volume": ("length^3", Fraction(1, 1000))}  # litres are cubic decimetres
 
@@ -180,7 +184,7 @@ def is_unit_phrase(words: str, *, spaced: bool) -> bool:
 
 def known_unit(words: str) -> Unit | None:
     """Dimension and size of a unit: "cm^2" and "square cm" are ("length^2", 1/10000)."""
-    name = words.strip().rstrip(".").lower().replace(". ", " ")
+    name = _ADJECTIVE.sub("", words.strip().rstrip(".").lower().replace(". ", " "))
     if name in _UNITS:
         return _UNITS[name]
     powered = _POWERED.fullmatch(name)

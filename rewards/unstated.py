@@ -9,14 +9,24 @@ import itertools
 import re
 
 from rewards.number_words import number_words
-from rewards.phrases import LAST_NUMBER, MATH, MAX_WHOLE, SENTENCE_END, WORDS, last_number
+from rewards.phrases import (
+    LAST_NUMBER,
+    MATH,
+    MAX_WHOLE,
+    SENTENCE_END,
+    THAT_IS,
+    WORDS,
+    last_number,
+)
+from rewards.spelling import PICTURES
 from rewards.units import known_unit
 
 _CHOICE = re.compile(
     r"\(([A-P])\)|\b(?:option|choice|choose|select|pick)\W{0,4}([A-P])\b|^\W{0,4}([A-P])\W{0,4}$"
     r"|(?:\*\*|:\s)([A-P])(?=\W{0,3}$|\*\*)"
 )
-_BOLD = re.compile(r"\*\*([^*\n]{1,80}?)\*\*")
+_BOLD = re.compile(r"(?:\*\*|\\textbf\{)([^*{}\n]{1,80}?)(?:\*\*|\})")
+_CALLED = re.compile(r"(?:called|named|known as)\s+|(?:an?|the)\s+", re.IGNORECASE)
 _LABEL = re.compile(
     r"(?:the |final )*(?:answers?|solution|result|conclusion|notes?|check|therefore|step\b.*)\W*",
     re.IGNORECASE,
@@ -30,8 +40,10 @@ _GAP = re.compile(r"[\s,;]*(?:\b(?:and|or|perhaps|maybe|at)\b[\s,;]*)*", re.IGNO
 _TIME = re.compile(
     r"(?<![0-9:])[0-9]{1,4}\s*:\s*[0-9]{1,4}(?::[0-9]+)*(?:\s*[ap]\.?\s?m\b\.?)?", re.I
 )
+_SAYS = re.compile(r"\b(?:is|are|equals|to)\b")
 _HENCE = re.compile(r"[,;:]\s*(?:so|thus|hence|therefore|then)\b,?\s*", re.IGNORECASE)
 _UNIT = re.compile(r"\s*(%|\u00b0|[A-Za-z]+(?:(?:\s+per\s+|/)[A-Za-z]+)?)")
+_LARGER = re.compile(r"[0-9]+ ([A-Za-z]+)(?: and|,)? $")  # 5 hours and 34 minutes
 _LIST = re.compile(r"[0-9)}]\s*[,;]\s*\S")
 _MAX_WORDS = 4
 _MAX_LINE = 60
@@ -46,7 +58,7 @@ def unstated_answer(text: str, reference: str, *, is_choice: bool) -> str | None
     lines = [line for line in text[-4 * MAX_WHOLE :].splitlines() if line.strip()]
     if not lines:
         return None
-    last = _REMARK.sub("", lines[-1])
+    last = _REMARK.sub("", PICTURES.sub("", lines[-1]))
     if is_choice and (letters := _choice_answer(lines)):
         return letters
     if ":" in reference and (times := _TIME.findall(last)):
@@ -62,7 +74,7 @@ def unstated_answer(text: str, reference: str, *, is_choice: bool) -> str | None
     if formulas is not None and last.rstrip(" .").endswith(("$", "\\)", "\\]")):
         return formulas
     num_words = len(WORDS.findall(last_sentence)) if len(lines) == 1 else _MAX_WORDS + 1
-    if num_words <= 2 and len(last) <= MAX_WHOLE:
+    if num_words <= 2 and len(last) <= MAX_WHOLE and not _SAYS.search(last_sentence):
         return _SO.sub("", last if "." in last_sentence else last_sentence).strip()
     if boxes := _BARE_BOX.findall(end):
         return boxes[-1]
@@ -98,7 +110,7 @@ def _bold_answer(line: str) -> str | None:
 
 def _last_sentence(line: str) -> str:
     sentences = [part for part in SENTENCE_END.split(line[-MAX_WHOLE:]) if part.strip()]
-    return _HENCE.split(sentences[-1])[-1] if sentences else line
+    return THAT_IS.split(_HENCE.split(sentences[-1])[-1])[-1] if sentences else line
 
 
 def _listed(sentence: str) -> str | None:
@@ -135,8 +147,8 @@ def _of_sentence(sentence: str) -> str | None:
     if re.search(r"[0-9].*\bor\b.*[0-9]", sentence):
         return " or ".join(LAST_NUMBER.findall(sentence))
     has_digits = re.search("[0-9]", sentence) is not None
-    for sign in ("=", " is ", " are "):
-        value = sentence.rpartition(sign)[2].strip()
+    for sign in ("=", " is ", " are ", " equals ", " to "):
+        value = _CALLED.sub("", sentence.rpartition(sign)[2].strip())
         says = re.search("[0-9]", value) if has_digits else value
         if sign in sentence and says and len(WORDS.findall(value)) <= 2:
             return _amount(value) if value[:2].isalpha() and has_digits else value
@@ -153,7 +165,9 @@ def _amount(sentence: str) -> str | None:
     before, _, after = sentence.rpartition(number)
     unit = _UNIT.match(after)
     word = unit[1] if unit and (unit[1] in ("%", "percent") or known_unit(unit[1])) else ""
-    return None if _NOT.search(before) else f"{number} {word}".strip()
+    larger = _LARGER.search(before) if word else None
+    first = larger[0] if larger and known_unit(larger[1]) else ""
+    return None if _NOT.search(before) else f"{first}{number} {word}".strip()
 
 
 def _last_of(end: str, text: str) -> str | None:
@@ -162,9 +176,16 @@ def _last_of(end: str, text: str) -> str | None:
     return None if number is None or _NOT.search(end.rpartition(number)[0]) else number
 
 
-def only_number(text: str) -> str | None:
-    """The number of a few words with one number; None in code, and after "not"."""
-    numbers = LAST_NUMBER.findall(text[: 4 * MAX_WHOLE])
-    if len(numbers) != 1 or re.search(r"__|['\"`]", text):
+def second_answer(text: str, reference: str, is_stated: bool) -> str | None:
+    """What a stated or whole answer says that cannot be read as it is; None for code.
+
+    Examples: "4 more than 48,651 gives 48,655" has "48,655"; of "speed 6 km/h, current 4 km/h"
+    the values, if the reference is a list.
+    """
+    if re.search(r"__|['\"`]", text) or len(text) > MAX_WHOLE:
         return None
-    return None if _NOT.search(text.partition(numbers[0])[0]) else numbers[0]
+    if _LIST.search(reference) and (found := _listed(text)):
+        return found
+    if is_stated and ("\\" in text or len(LAST_NUMBER.findall(text)) != 1):
+        return None
+    return _of_sentence(text)
