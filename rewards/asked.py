@@ -105,7 +105,7 @@ class Asked:
             return Fraction(1)
         kinds = {kind for kind, _ in self.units}
         for rivals in ({"angle", "radian"}, CURRENCIES):
-            if unit[0] in rivals and kinds & rivals:
+            if unit[0] in rivals - kinds and kinds & rivals:
                 return None
         alike = [size for kind, size in self.units if kind == unit[0]]
         return unit[1] / alike[0] if alike else Fraction(1)

@@ -19,6 +19,7 @@ from rewards.spelling import plain, strip_group
 from rewards.symbolic import symbolically_equal
 from rewards.units import is_unit_phrase, known_unit
 from rewards.values import DIGITS, TooLarge, Undefined, evaluate, inexact, is_real
+from rewards.wording import chosen_letter, same_words
 
 MAX_LENGTH = 1000
 """Characters of an answer; a longer one is too large."""
@@ -28,10 +29,6 @@ MIN_DECIMALS = 2
 
 _PREFIX = re.compile(r"(?:\\approx|\\therefore|\\implies|\\Rightarrow|=|:)\s*")
 _CHOICE = re.compile(r"\(?([A-P])\)?")
-_CHOSEN = re.compile(
-    r"(?:(?:the )?(?:correct )?(?:answer|option|choice)(?: is)?:? ?)*[(\[]?([A-Za-z])(?:[)\]][.:,]?|[.:,])?"
-    r"(?:\s(.*))?", re.IGNORECASE | re.DOTALL
-)  # fmt: skip
 _LABELLED = re.compile(r"\(?[A-P](?:\)|\.|:)[.:]?\s*(\S.*)", re.DOTALL)
 _TAIL = re.compile(
     r"(?P<before>.*(?:[^\s\\A-Za-z_^{(\[+*/=<>,;:-]|\\[A-Za-z]+(?=\s)))(?P<space>\s*)"
@@ -40,10 +37,7 @@ _TAIL = re.compile(
 )
 _LAST_SIDE = re.compile(r"=|\\approx")
 _ROMAN = re.compile(r"\\(?:text|mbox|mathrm|textrm|textbf|,|;| )|~")
-_PUNCTUATION = re.compile(r"[.,;:!?'\"()\[\]{}]")
-_ORDINAL = re.compile(r"(?<=[0-9])(?:st|nd|rd|th)\b")
 _CLAUSE = re.compile(r"\s(?:for (?:all|any|every|each|some)|where)\s.*", re.DOTALL)
-_AND = re.compile(r",|\band\b|;")
 _COUNTED = re.compile(r"(?<=[0-9])\s+\(([A-Za-z][A-Za-z/ ]*[A-Za-z])\)")  # 5 (owls)
 _UNIT_OF_ITEM = re.compile(
     r"(?<=[0-9])\s+([A-Za-z]+(?:/[A-Za-z]+|\s+old)?)(?=\s*(?:[,;)]|and\b|$))"
@@ -59,8 +53,6 @@ _GROUPED = re.compile(r"\{(\w)\}")
 _LISTED = re.compile(r"[0-9)}];")
 _EULER = re.compile(r"(?<![A-Za-z\\])e(?![A-Za-z])")
 _SCIENTIFIC = re.compile(r"(?<=[0-9])e(?=[-+]?[0-9])")
-_ARTICLES = frozenset(("the", "a", "an", "is", "it", "its", "are", "they", "these", "those"))
-_DENIALS = frozenset(("not", "no", "neither", "nor", "none", "or", "either", "both"))
 
 
 def equivalent(reference: str, answer: str, *, asked: Asked = NOTHING) -> bool | None:
@@ -89,7 +81,7 @@ def equivalent(reference: str, answer: str, *, asked: Asked = NOTHING) -> bool |
         return exact
     choice = _CHOICE.fullmatch(a)
     if choice:
-        chosen = _chosen(b)
+        chosen = chosen_letter(b)
         return chosen == choice[1] if chosen else _by_form(a, b, asked, reference)
     for decided in (same_clock(a, b), same_duration(a, b, asked.units), same_date(a, b)):
         if decided is not None:
@@ -211,10 +203,10 @@ def _by_form(a: str, b: str, asked: Asked, reference: str) -> bool | None:
     if _without_units(a, b, asked, reference):
         return True
     if first and second is None:
-        words = a.replace(" ", "").isalpha() and _same_words(a, b, asked)  # n! is not a word
+        words = a.replace(" ", "").isalpha() and same_words(a, b, asked)  # n! is not a word
         return words or symbolically_equal(a, b)
     if first is None:
-        return _same_words(a, b, asked) or symbolically_equal(a, b) or False
+        return same_words(a, b, asked) or symbolically_equal(a, b) or False
     return symbolically_equal(a, b)
 
 
@@ -292,37 +284,3 @@ def _common_log(form: Form) -> Form:
 def _base_ten(node: Node) -> Node:
     parts = tuple(_base_ten(p) if isinstance(p, tuple) else p for p in node[1:])
     return ("log_base", *parts, ("number", Fraction(10))) if node[0] == "log" else (node[0], *parts)
-
-
-def _chosen(text: str) -> str | None:
-    """The one letter that is chosen: "(C)", "C. Paris", "option c"; None if it is not one."""
-    match = _CHOSEN.fullmatch(text)
-    if match is None:
-        return None
-    letter, rest = match[1], match[2] or ""
-    bare = text.strip("()[].: ")
-    if rest and (letter.islower() or re.search(r"(?<![A-Za-z])(?:[A-P]|or|and)(?![A-Za-z])", rest)):
-        return None
-    return letter.upper() if rest or len(bare) == 1 or match.start(1) > 0 else None
-
-
-def _same_words(a: str, b: str, asked: Asked) -> bool:
-    """Equal words without case, punctuation and articles; a list of names in any order.
-
-    What was asked for may be repeated or not: "right triangle" to "What kind of triangle ...?".
-    """
-    first, second = (sorted(map(_words, _AND.split(text))) for text in (a, b))
-    if not _words(a) or len(first) != len(second):
-        return False
-    if first == second:
-        return True
-    bare = [
-        [[word for word in words if word not in asked.nouns] for words in x]
-        for x in (first, second)
-    ]
-    return all(map(all, bare)) and bare[0] == bare[1] and not _DENIALS & {*_words(a), *_words(b)}
-
-
-def _words(text: str) -> list[str]:
-    text = _PUNCTUATION.sub(" ", _ORDINAL.sub("", text.lower().replace("'s", "")))
-    return [word for word in text.split() if word not in _ARTICLES]

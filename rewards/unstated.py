@@ -32,6 +32,7 @@ _LABEL = re.compile(
     re.IGNORECASE,
 )
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{?([^\s{}$\\]+)")  # \boxed 9, \fbox{9}
+_CODE = re.compile(r"__\w+__|\w\('")
 _SO = re.compile(r"\s*(?:so|thus|hence|therefore|then|either)\b,?", re.IGNORECASE)
 _REMARK = re.compile(r"(?<=\S)\s*\((?=[^()]*[A-Za-z]{3})[^()\\$]*\)(?=\s*[.!]?\s*$)")
 _IN_BASE = re.compile(r"\s*\(?\bin base[\s$-]*\w+\$?\)?", re.IGNORECASE)
@@ -56,7 +57,7 @@ def unstated_answer(text: str, reference: str, *, is_choice: bool) -> str | None
     "7"; "They are 4 and 9." has "4, 9" where the reference is a list, and "9" where it is not.
     """
     lines = [line for line in text[-4 * MAX_WHOLE :].splitlines() if line.strip()]
-    if not lines:
+    if not lines or _CODE.search(lines[-1]):
         return None
     last = _REMARK.sub("", PICTURES.sub("", lines[-1]))
     if is_choice and (letters := _choice_answer(lines)):
@@ -182,7 +183,7 @@ def second_answer(text: str, reference: str, is_stated: bool) -> str | None:
     Examples: "4 more than 48,651 gives 48,655" has "48,655"; of "speed 6 km/h, current 4 km/h"
     the values, if the reference is a list.
     """
-    if re.search(r"__|['\"`]", text) or len(text) > MAX_WHOLE:
+    if _CODE.search(text) or re.search("['\"`]", text) or len(text) > MAX_WHOLE:
         return None
     if _LIST.search(reference) and (found := _listed(text)):
         return found
