@@ -10,9 +10,10 @@ from typing import Any
 
 from rewards.forms import Bracket, Form, Grid, Many, Relation, Scalar, Union, Without
 from rewards.identity import MIN_POINTS, agree, points_for
-from rewards.latex import Node, number, variables
+from rewards.precision import Undefined, inexact, is_real, values_equal
 from rewards.regions import NotARegion, region
-from rewards.values import Undefined, evaluate, inexact, is_real, values_equal
+from rewards.trees import Node, number, variables
+from rewards.values import evaluate
 
 CLOSE_FRAC = 0.01
 """How far apart, of the larger, the sides of an "about equal" sign may be."""

@@ -12,13 +12,15 @@ from fractions import Fraction
 from rewards.asked import NOTHING, Asked, Rounding
 from rewards.comparison import in_order, same
 from rewards.forms import Form, Scalar, read_form
-from rewards.latex import Node, Unreadable, operations
+from rewards.latex import Unreadable
 from rewards.notations import same_clock, same_date, same_duration, same_numeral
 from rewards.numeric import Quantity, plain_quantity, quantities_equal
+from rewards.precision import DIGITS, TooLarge, Undefined, inexact, is_real
 from rewards.spelling import plain, strip_group
 from rewards.symbolic import symbolically_equal
+from rewards.trees import Node, operations
 from rewards.units import is_unit_phrase, known_unit
-from rewards.values import DIGITS, TooLarge, Undefined, evaluate, inexact, is_real
+from rewards.values import evaluate
 from rewards.wording import chosen_letter, same_words
 
 MAX_LENGTH = 1000
@@ -200,11 +202,12 @@ def _by_form(a: str, b: str, asked: Asked, reference: str) -> bool | None:
             return _by_form(a.replace("\u00b0", ""), b, asked, reference)
         if found is False:
             return _without_units(a, b, asked, reference) or False
-    if _without_units(a, b, asked, reference):
+    unitless = _without_units(a, b, asked, reference)
+    if unitless:
         return True
     if first and second is None:
         words = a.replace(" ", "").isalpha() and same_words(a, b, asked)  # n! is not a word
-        return words or symbolically_equal(a, b)
+        return words or symbolically_equal(a, b) or unitless
     if first is None:
         return same_words(a, b, asked) or symbolically_equal(a, b) or False
     return symbolically_equal(a, b)

@@ -8,9 +8,10 @@ import itertools
 import re
 from dataclasses import dataclass
 
-from rewards.latex import Node, Unreadable, operations, read_expression
+from rewards.latex import Unreadable, read_expression
 from rewards.separators import encloses, split_at, top_level, without_thousands
 from rewards.spelling import strip_group
+from rewards.trees import Node, operations
 
 MAX_ITEMS = 64
 """Of a list, a set or a matrix."""

@@ -6,8 +6,9 @@ where they differ is a proof that they are not.
 
 from fractions import Fraction
 
-from rewards.latex import Node, operations, variables
-from rewards.values import Undefined, evaluate, values_equal
+from rewards.precision import Undefined, values_equal
+from rewards.trees import Node, operations, variables
+from rewards.values import evaluate
 
 MIN_POINTS = 3
 """Points where both expressions must be defined before they can be called equal."""

@@ -19,6 +19,7 @@ from rewards.tokens import (
     Unreadable,
     split_words,
 )
+from rewards.trees import Node, height, number
 
 MAX_LENGTH = 1000
 """Characters of an expression."""
@@ -28,8 +29,6 @@ MAX_DEPTH = 40
 
 MAX_HEIGHT = 150
 """Of a tree; a sum of 150 terms is as high. Keeps evaluation off the recursion limit."""
-
-Node = tuple[Any, ...]
 
 _ADD = {"+": "add", "-": "subtract", "\\pm": "plus_minus", "\\mp": "minus_plus"}
 _MULTIPLY = {"*", "\\cdot", "\\times", "\\ast"}
@@ -53,37 +52,9 @@ def read_expression(text: str) -> Node:
     node = parser.sum()
     if parser.token != "":
         raise Unreadable(parser.token)
-    if _height(node) > MAX_HEIGHT:
+    if height(node) > MAX_HEIGHT:
         raise Unreadable("too high")
     return node
-
-
-def variables(node: Node) -> frozenset[str]:
-    """Names of the variables in a tree."""
-    if node[0] == "variable":
-        return frozenset((node[1],))
-    names = frozenset().union(*(variables(part) for part in node[1:] if isinstance(part, tuple)))
-    return names - {node[1]} if node[0] in ("sum", "prod") else names
-
-
-def operations(node: Node) -> frozenset[str]:
-    """Names of the operations in a tree."""
-    inner = (operations(part) for part in node[1:] if isinstance(part, tuple))
-    return frozenset((node[0],)).union(*inner)
-
-
-def _height(node: Node) -> int:
-    """Levels of a tree, without recursion."""
-    level, height = [node], 0
-    while level:
-        height += 1
-        level = [part for each in level for part in each[1:] if isinstance(part, tuple)]
-    return height
-
-
-def number(value: int | Fraction) -> Node:
-    """A number as a node."""
-    return ("number", Fraction(value))
 
 
 class _Parser:

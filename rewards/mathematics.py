@@ -11,10 +11,10 @@ from rewards.asked import asked_by, text_of
 from rewards.equivalence import equivalent, is_choice
 from rewards.numeric import is_too_large, parse_number
 from rewards.phrases import last_number
+from rewards.precision import TooLarge
 from rewards.problem import Problem, Response, Score, Verdict
 from rewards.purity import pure
 from rewards.unstated import second_answer, unstated_answer
-from rewards.values import TooLarge
 
 
 @pure(version="1", reads=("prompt", "answer", "text", "prefill"))

@@ -5,8 +5,9 @@ from functools import reduce
 from typing import Any
 
 from rewards.forms import Bracket, Form, Many, Relation, Scalar, Union, Without
-from rewards.latex import Node, variables
-from rewards.values import Undefined, evaluate, inexact, is_real, values_equal
+from rewards.precision import Undefined, inexact, is_real, values_equal
+from rewards.trees import Node, variables
+from rewards.values import evaluate
 
 NAMES = ("variable", "opaque")
 """What an inequality may be about: x, or f(x) for a range."""

@@ -152,7 +152,7 @@ def _of_sentence(sentence: str) -> str | None:
         value = _CALLED.sub("", sentence.rpartition(sign)[2].strip())
         says = re.search("[0-9]", value) if has_digits else value
         if sign in sentence and says and len(WORDS.findall(value)) <= 2:
-            return _amount(value) if value[:2].isalpha() and has_digits else value
+            return _amount(value) if has_digits and re.match("[A-Za-z]{2,} ", value) else value
     if not has_digits:
         return " or ".join(number_words(sentence)[-1 if " or " not in sentence else 0 :]) or None
     return _amount(sentence)
@@ -187,6 +187,6 @@ def second_answer(text: str, reference: str, is_stated: bool) -> str | None:
         return None
     if _LIST.search(reference) and (found := _listed(text)):
         return found
-    if is_stated and ("\\" in text or len(LAST_NUMBER.findall(text)) != 1):
+    if is_stated and (re.search(r"[\\()\[\]{}]", text) or len(LAST_NUMBER.findall(text)) != 1):
         return None
     return _of_sentence(text)

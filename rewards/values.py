@@ -5,20 +5,20 @@ Rational arithmetic stays exact (`Fraction`); all else is mpmath. What would be 
 """
 
 import math
-import threading
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-import mpmath
-
-from rewards.latex import Node
-
-DIGITS = 40
-"""Decimal digits of inexact values."""
-
-TOLERANCE = "1e-25"
-"""Relative difference up to which inexact values are equal."""
+from rewards.precision import (
+    CONTEXTS,
+    TooLarge,
+    Undefined,
+    Value,
+    inexact,
+    is_real,
+    values_equal,
+)
+from rewards.trees import Node
 
 MAX_BITS = 60_000
 """Of an exact integer."""
@@ -28,27 +28,6 @@ MAX_MAGNITUDE = 1e6
 
 MAX_TERMS = 2000
 """Of a sum or product, for a term of one part; a term of ten parts may come 200 times."""
-
-Value = Any  # Fraction, or a number of the mpmath context
-
-
-class TooLarge(Exception):
-    """A value over a size cap."""
-
-
-class Undefined(Exception):
-    """No value here: a division by zero, or a root or logarithm of a negative at a point."""
-
-
-class _Contexts(threading.local):
-    """One mpmath context a thread: some of its functions change its precision while they run."""
-
-    def __init__(self) -> None:
-        self.mp = mpmath.MPContext()
-        self.mp.dps = DIGITS
-
-
-_CONTEXTS = _Contexts()
 
 
 def evaluate(node: Node, point: dict[str, Fraction]) -> Value:
@@ -66,7 +45,7 @@ def evaluate(node: Node, point: dict[str, Fraction]) -> Value:
         return node[1]
     if kind == "variable":
         return point[node[1]]
-    mp = _CONTEXTS.mp
+    mp = CONTEXTS.mp
     if kind in _CONSTANT_VALUES:
         return _CONSTANT_VALUES[kind](mp)
     if kind == "based":
@@ -80,35 +59,6 @@ def evaluate(node: Node, point: dict[str, Fraction]) -> Value:
         return _checked(_OPERATIONS[kind](*values, real=bool(point)))
     except (ZeroDivisionError, ValueError, OverflowError) as error:
         raise Undefined(str(error)) from error
-
-
-def values_equal(first: Value, second: Value) -> bool:
-    """Exactly for rationals, else to `TOLERANCE` of the larger."""
-    if isinstance(first, Fraction) and isinstance(second, Fraction):
-        return first == second
-    first, second = inexact(first), inexact(second)
-    if first == second:
-        return True
-    mp = _CONTEXTS.mp
-    if not (mp.isfinite(first) and mp.isfinite(second)):
-        return False
-    scale = max(abs(first), abs(second))
-    if not first or not second:  # a cancellation that leaves rounding is zero
-        return bool(scale < mp.mpf(10) ** (-DIGITS + 8))
-    return bool(abs(first - second) <= scale * mp.mpf(TOLERANCE))
-
-
-def is_real(value: Value) -> bool:
-    """True for a rational or real value, infinities included."""
-    return isinstance(value, Fraction) or not getattr(value, "imag", 0)
-
-
-def inexact(value: Value) -> Value:
-    """A value as a number of this thread's mpmath context."""
-    if isinstance(value, Fraction):
-        mp = _CONTEXTS.mp
-        return mp.mpf(value.numerator) / value.denominator
-    return value
 
 
 def _checked(value: Value) -> Value:
@@ -132,7 +82,7 @@ def _based(node: Node) -> Value:
 
 def _opaque(name: str, value: Value) -> Value:
     """A fixed function without meaning: equal arguments, and they alone, give equal values."""
-    mp = _CONTEXTS.mp
+    mp = CONTEXTS.mp
     value = inexact(value)
     if abs(value) > MAX_MAGNITUDE:
         raise TooLarge("an argument")
@@ -158,7 +108,7 @@ def _size(node: Node) -> int:
 
 
 def _power(base: Value, exponent: Value, *, real: bool) -> Value:
-    mp = _CONTEXTS.mp
+    mp = CONTEXTS.mp
     if not is_real(exponent) or abs(exponent) > MAX_MAGNITUDE:
         if is_real(exponent):
             raise TooLarge("an exponent")
@@ -186,7 +136,7 @@ def _power(base: Value, exponent: Value, *, real: bool) -> Value:
 
 
 def _integer_power(base: Value, exponent: int) -> Value:
-    mp = _CONTEXTS.mp
+    mp = CONTEXTS.mp
     if isinstance(base, Fraction):
         bits = max(base.numerator.bit_length(), base.denominator.bit_length())
         if base in (0, 1, -1) or bits * abs(exponent) <= MAX_BITS:
@@ -199,7 +149,7 @@ def _integer_power(base: Value, exponent: int) -> Value:
 
 def _small(value: Value) -> Value:
     """The argument of an exponential or trigonometric function, if it is not huge."""
-    if not _CONTEXTS.mp.isfinite(value) or abs(value) > MAX_MAGNITUDE:
+    if not CONTEXTS.mp.isfinite(value) or abs(value) > MAX_MAGNITUDE:
         raise TooLarge("an argument")
     return value
 
@@ -211,13 +161,13 @@ def _sqrt(value: Value, *, real: bool) -> Value:
         top, bottom = math.isqrt(value.numerator), math.isqrt(value.denominator)
         if top * top == value.numerator and bottom * bottom == value.denominator:
             return Fraction(top, bottom)
-    return _CONTEXTS.mp.sqrt(inexact(value))
+    return CONTEXTS.mp.sqrt(inexact(value))
 
 
 def _logarithm(value: Value, *, real: bool) -> Value:
     if not value or (real and is_real(value) and value < 0):
         raise Undefined("a logarithm")
-    return Fraction(0) if value == 1 else _CONTEXTS.mp.log(inexact(value))
+    return Fraction(0) if value == 1 else CONTEXTS.mp.log(inexact(value))
 
 
 def _factorial(value: Value, **_: Any) -> Value:
@@ -248,7 +198,7 @@ def _floor(value: Value, **_: Any) -> Value:
     """Rounded down; an inexact value a hair from an integer is that integer."""
     if isinstance(value, Fraction):
         return Fraction(math.floor(value))
-    mp = _CONTEXTS.mp
+    mp = CONTEXTS.mp
     if not is_real(value):
         raise Undefined("a floor")
     value = _small(value.real)
@@ -258,7 +208,7 @@ def _floor(value: Value, **_: Any) -> Value:
 
 def _of_mpmath(name: str) -> Callable[..., Value]:
     def apply(value: Value, **_: Any) -> Value:
-        return getattr(_CONTEXTS.mp, name)(_small(inexact(value)))
+        return getattr(CONTEXTS.mp, name)(_small(inexact(value)))
 
     return apply
 
@@ -306,7 +256,7 @@ _OPERATIONS: dict[str, Callable[..., Value]] = {
     "percent": _percent,
     "plus_minus": lambda a, b, real: _no_value(),
     "minus_plus": lambda a, b, real: _no_value(),
-    "degrees": lambda a, real: inexact(a) * _CONTEXTS.mp.pi / 180,
+    "degrees": lambda a, real: inexact(a) * CONTEXTS.mp.pi / 180,
     "ln": _logarithm,
     "log": _logarithm,
     "log_base": lambda a, b, real: (

@@ -3,9 +3,9 @@ from fractions import Fraction
 
 import pytest
 
-from rewards.asked import Asked, Rounding
+from rewards.asked import Asked, Rounding, asked_by
 from rewards.equivalence import equivalent, is_choice
-from rewards.values import TooLarge
+from rewards.precision import TooLarge
 
 SAME = [
     (r"\frac{1}{\sqrt{n}}", r"\sqrt{\frac{1}{n}}"),
@@ -47,6 +47,40 @@ SAME = [
     (r"\emptyset", r"\text{no solution}"),
     ("(100,101)", r"(100, 101)"),
     ("100,101", "100101"),
+    ("2x^2-1", "p(x) = 2x^2-1"),
+    (r"f^{-1}(x)=\frac{x}{2}", "x/2"),
+    ("x=2 \\text{ or } x=3", "$x_1 = 2$, $x_2 = 3$"),
+    ("6e - 10", "6e-10"),
+    (r"(-\infty,7)\cup(7,\infty)", r"x\in\mathbb{R},\ x\ne 7"),
+    (r"[46,\infty)", r"f(x)\ge 46"),
+    ("[-1,1]", r"|y|\le 1"),
+    (r"x<-3 \text{ or } x>3", "|x|>3"),
+    ("$(0,2),(0,-2)$", r"(0,\pm 2)"),
+    ("(3,0),(-3,1)", r"a=3, b=0 \text{ or } a=-3, b=1"),
+    ("17:12", "425:300 = 17:12"),
+    ("9:7", r"9 \text{ to } 7"),
+    ("5 (owls)", "5"),
+    ("9.6 (kilometers)", "9600 m"),
+    ("36 (degrees); 108 (degrees)", r"36^\circ, 108^\circ"),
+    ("540^\\circ", r"3\pi \text{ radians}"),
+    (r"(6,235^\circ)", "(6,235)"),
+    ("1,000,000", "1 000 000"),
+    ("3,5", "3{,}5"),
+    ("42", "\uff14\uff12"),
+    ("7", "7 \u2705"),
+    ("9^{9^9}", "9^{9^{9}}"),
+    ("56", "fifty-six"),
+    (r"\$6", "six dollars"),
+    ("3 5/6", "3 and 5/6"),
+    ("1/2", r"\int_0^1 x dx = 1/2"),
+    ("0.033", r"v/c \approx 0.033"),
+    ("7.6 Z", r"7.6Z \text{ eV}"),
+    (r"50 \text{ microns}", r"50\,\mu\text{m}"),
+    (r"\frac{dv}{dt} = k v", r"\dot{v} = kv"),
+    ("np.arcsin(10/13)", r"\arcsin\frac{10}{13}"),
+    ("4", "4 more green apples"),
+    (r"\frac{5}{12}", "5/12 of an hour"),
+    (r"30 \text{ cm}", "300 mm long"),
 ]
 DIFFERENT = [
     (r"1+\frac{1}{e}", r"1-\frac{1}{e}"),
@@ -80,7 +114,39 @@ DIFFERENT = [
     ("12", "1.2"),
     ("(0,2)", r"(0,1) \cup (1,2)"),
     (r"(0,1) \cup (1,2)", r"(0,1) \cup [1,2)"),
+    ("f(n)=n, g(n)=1", "f(n)=1, g(n)=n"),
+    ("8; 40", "40, 8"),
+    ("2, 5", r"a\approx 5, b\approx 2"),
+    ("[-1,1]", r"|y|<1"),
+    ("9:7", r"7 \text{ to } 9"),
+    (r"5.4 \text{ cents}", r"\$5.40"),
+    ("540^\\circ", r"2\pi \text{ radians}"),
+    ("56", "fifty-five"),
+    (r"(6,235^\circ)", "(6,236)"),
 ]
+
+
+PROBLEMS = [
+    ("Write 3/20 as a decimal.", "0.15", r"0.15\%", False),
+    ("What percent is it?", "15", r"15\%", True),
+    ("How long is it, in feet?", "40", "40 inches", False),
+    ("How long is it, in feet?", "40", "480 inches", True),
+    ("How fast is it, in metres per second?", r"12\pi", r"12\pi \text{ metres per minute}", False),
+    ("Find the angle in degrees to 2 decimal places.", "28.71", "28.71 rad", False),
+    ("Write 13 in base ten.", "13", "13_2", False),
+    ("Arrange them in increasing order.", "0.7, 3/4", "3/4, 0.7", False),
+    ("Arrange them in increasing order.", "0.7, 3/4, 4/5", r"0.7 < \frac34 < \frac45", True),
+    ("Find all roots.", "0.7, 3/4", "3/4, 0.7", True),
+    ("What kind of triangle is it?", "right", "right triangle", True),
+    ("Which shop is cheaper?", "Smith's shop", "Smith", True),
+    ("Is the function odd, even or neither?", "even", "neither even", False),
+    ("How many minutes does it take?", "334", "5 hours and 34 minutes", True),
+]
+
+
+@pytest.mark.parametrize(("prompt", "reference", "answer", "expected"), PROBLEMS)
+def test_the_problem_says_what_counts(prompt, reference, answer, expected):
+    assert equivalent(reference, answer, asked=asked_by(prompt)) is expected
 
 
 @pytest.mark.parametrize(("reference", "answer"), SAME)

@@ -5,7 +5,8 @@ import mpmath
 import pytest
 
 from rewards.latex import read_expression
-from rewards.values import TooLarge, Undefined, evaluate, values_equal
+from rewards.precision import TooLarge, Undefined, values_equal
+from rewards.values import evaluate
 
 
 def value(text, **point):
