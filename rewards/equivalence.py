@@ -100,9 +100,12 @@ def is_choice(reference: str) -> bool:
 
 
 def _spelled(text: str) -> str:
-    text = _CLAUSE.sub("", strip_group(plain(text)))
+    text = strip_group(plain(text))
     prefix = _PREFIX.match(text)
-    text = _COUNTED.sub(_counted, text[prefix.end() :] if prefix else text)
+    text = text[prefix.end() :] if prefix else text
+    if " " not in text:
+        return text
+    text = _COUNTED.sub(_counted, _CLAUSE.sub("", text))
     if "," in text or ";" in text:
         text = _UNIT_OF_ITEM.sub(lambda m: "" if known_unit(m[1]) else m[0], text)
     text = _MIXED.sub(r"\1 \2", text)

@@ -110,7 +110,10 @@ def plain_quantity(text: str) -> Quantity | None:
     factor, unit = _tail(match["tail"])
     if value is None or unit is None:
         return None
-    value *= factor * (-1 if (match["sign"] == "-") != (match["inner"] == "-") else 1)
+    if factor != 1:
+        value *= factor
+    if (match["sign"] == "-") != (match["inner"] == "-"):
+        value = -value
     is_plain = match["number"] and not match["divisor"] and factor == 1
     return Quantity(
         value=value,
@@ -152,19 +155,23 @@ def _in_words(text: str) -> Quantity | None:
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
+    if match["number"] and not match["divisor"]:
+        return _fraction(match["number"])
     if match["number"]:
-        top, bottom = _fraction(match["number"]), _fraction(match["divisor"] or "1")
+        top, bottom = _fraction(match["number"]), _fraction(match["divisor"])
     else:
         top = _fraction(match["top"] or match["top1"] or match["over"])
         bottom = _fraction(match["bottom"] or match["bottom1"] or match["under"])
     whole = match["whole"] or match["mixed"]
     if not bottom or (whole and not 0 < top < bottom):
         return None
-    return top / bottom + Fraction(whole or 0)
+    return top / bottom + Fraction(whole) if whole else top / bottom
 
 
 def _tail(text: str) -> tuple[int, str | None]:
     """(factor, unit) of what follows a number; the unit is None if the text says more."""
+    if not text:
+        return 1, ""
     words = _COUNTING.sub("", text).strip()
     if not words:
         return 1, ""
@@ -191,4 +198,5 @@ def _decimals(number: str) -> int | None:
 
 
 def _fraction(decimal: str) -> Fraction:
-    return Fraction(decimal.replace(",", ""))
+    digits = decimal.replace(",", "")
+    return Fraction(int(digits)) if digits.isdigit() else Fraction(digits)
