@@ -40,7 +40,9 @@ def bubblewrap_argv(
     for root in roots:  # after /tmp, where one may be
         argv += ["--ro-bind", root, root]
     argv += _library_folders()
-    argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
+    # /proc/1/mem: the first process is bubblewrap, which has none of the program's limits.
+    argv += ["--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/"]
+    argv += ["--chdir", "/tmp"]
     return [*argv, "--seccomp", str(seccomp_fd)]
 
 

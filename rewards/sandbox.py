@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 SPARE_UID = 65534
 """Who runs the sandbox when we are root: as root, bubblewrap does not hold."""
 
+SHARED_THREADS = 4096
+"""Under Landlock, after how many threads of the same user a program may start no more."""
+
 JAILED = Path(__file__).parent / "jailed"
 ENVIRONMENT = {
     "PATH": "/usr/bin",
@@ -117,8 +120,10 @@ class Sandbox:
             "core": 0,
             "nofile": 256,
         }
-        if self.bwrap is not None:  # outside a user namespace it counts all of the user's
+        if self.bwrap is not None:
             limit["nproc"] = 64
+        elif not limits.processes:  # outside a user namespace it counts all of the user's
+            limit["nproc"] = SHARED_THREADS
         words = [f"--{name}={value}" for name, value in limit.items()]
         # Not -I, which would ignore the hash seed; -S saves a third of the start.
         return ["/usr/bin/prlimit", *words, "--", self.python, "-P", "-s", "-S", "-c", source]

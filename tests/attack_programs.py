@@ -147,15 +147,38 @@ for descriptor in (0, 1, 2):
 """,
     "lifts its limits": """
 import resource
-for name in (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE):
+for name in (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE,
+             resource.RLIMIT_NPROC):
     soft, hard = resource.getrlimit(name)
-    if hard < 0 or attempt(lambda: resource.setrlimit(name, (hard + 1, hard + 1)) or True):
+    endless = hard < 0 or (name == resource.RLIMIT_NPROC and hard > 4096)
+    if endless or attempt(lambda: resource.setrlimit(name, (hard + 1, hard + 1)) or True):
         escaped(name)
 for identity in (lambda: os.setuid(0), lambda: os.setgid(0), lambda: os.nice(-5)):
     if attempt(lambda: identity() or True):
         escaped("identity")
 if os.getuid() == 0:
     escaped("root")
+""",
+    "writes the memory of the first process": """
+for pid in {"1", str(os.getppid())}:  # bubblewrap's own in there, which has no limits
+    if attempt(lambda: open(f"/proc/{pid}/mem", "r+b", 0)):
+        escaped(pid)
+""",
+    "leaves a message queue": """
+mq_open, name = {"x86_64": 240, "aarch64": 180}[os.uname().machine], b"groupwise-escape"
+for flags in (os.O_CREAT | os.O_RDWR, os.O_CREAT | os.O_EXCL | os.O_RDWR):
+    queue = libc.syscall(mq_open, name, flags, 0o600, None)
+    if queue >= 0 or ctypes.get_errno() == 17:  # EEXIST: made, though not opened
+        escaped(flags)
+""",
+    "outlives its parent": """
+if libc.prctl(1, 0, 0, 0, 0) == 0:
+    escaped("PR_SET_PDEATHSIG")
+""",
+    "asks for what is newer than the walls": """
+for number in (457, 463, 466, 467, 468, 469):  # statmount, setxattrat, open_tree_attr, ...
+    if libc.syscall(number, 0, 0, 0, 0, 0, 0) >= 0 or ctypes.get_errno() != 38:
+        escaped(number)
 """,
     "inherits descriptors": """
 for descriptor in range(3, 1024):
