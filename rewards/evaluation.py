@@ -130,9 +130,7 @@ class _Solution:
     def load(self, source: str) -> str:
         """Have it run a source: "loaded", or the failure."""
         reply = self.ask(source.encode("utf-8", "surrogatepass"), 16)
-        if not reply:
-            return self.end
-        return reply.decode() if reply in OUTCOMES else "protocol"
+        return self.end or (reply.decode() if reply in OUTCOMES else "protocol")
 
     def ask(self, payload: bytes, max_bytes: int = MAX_REPLY_BYTES) -> bytes:
         """The reply to one frame; nothing if there is none, then and ever after."""
@@ -140,7 +138,9 @@ class _Solution:
             return b""
         try:
             send(self.target, payload, self.deadline)
-            return receive(self.source, max_bytes, self.deadline)
+            if reply := receive(self.source, max_bytes, self.deadline):
+                return reply
+            self.end = "protocol"  # no reply is empty: that would say that nothing ended
         except TimeoutError:
             self.end = "timeout"
         except EOFError:

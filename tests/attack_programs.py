@@ -246,6 +246,14 @@ _FORGED = [
     b'V[{"truth": true}]', b"V[3]", b"V3", b"Vtrue", b"V", b"", b"D0", b"E", b"loaded", b"ready",
     b'V{"passed": 2, "failure": ""}', b"V[3, [], 3]", b"passed", b"\x80\x04K\x01.",
 ]  # fmt: skip
+_WRITE_EMPTY = """
+import os
+def write_empty():
+    for fd in range(3, 64):
+        try: os.write(fd, bytes(4))
+        except OSError: pass
+"""
+
 _WRITE_TO_ALL = f"""
 import os
 frames = {_FORGED!r}
@@ -329,6 +337,10 @@ HACKS = {
     ),
     "writes forged frames everywhere": _WRITE_TO_ALL + "write_all()\ndef add(a, b): return 0",
     "writes forged frames in the call": _WRITE_TO_ALL + "def add(a, b): write_all(); os._exit(0)",
+    "writes an empty frame when loaded": _WRITE_EMPTY + "write_empty()",
+    "writes an empty frame in the call": (
+        _WRITE_EMPTY + "def add(a, b): write_empty(); os._exit(0)"
+    ),
     "races the server": (
         _WRITE_TO_ALL + "import threading\n"
         "threading.Thread(target=lambda: [write_all() for _ in range(200)], daemon=True).start()\n"

@@ -180,6 +180,24 @@ def test_a_value_that_keeps_a_test_busy_times_out_and_the_next_is_graded():
     assert graded(tests, "def f(): return 10").verdict is Verdict.CORRECT
 
 
+@pytest.mark.parametrize(
+    ("program", "verdict"),
+    [
+        ("class E: pass\ndef f(x): return E()\ndef g(x): return 3", Verdict.WRONG),
+        ("def f(x): return [{1: (y for y in 'ab')}]\ndef g(x): return 3", Verdict.WRONG),
+        ("def f(x): return [0] * 300_000\ndef g(x): return 3", Verdict.TOO_LARGE),
+    ],
+)
+def test_a_value_that_cannot_go_into_the_next_call_is_the_solutions_fault(program, verdict):
+    tests = CallTests(
+        names=("f", "g"),
+        tests=(
+            "x = f(1)\nassert g([x + [] for _ in 'abcdefghijkl'] if type(x) is list else x) == 3",
+        ),
+    )
+    assert graded(tests, program).verdict is verdict
+
+
 def test_one_evaluation_leaves_nothing_to_the_next():
     dirty = "import builtins, random\nbuiltins.leak = 1\nglobals()['leak'] = 1\nassert f() == 1"
     clean = "try:\n    leak\n    raise AssertionError\nexcept NameError:\n    assert f() == 1"
