@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import rewards.evaluation
+import rewards.programs
 from rewards.problem import Problem, Response, Score, Verdict
 from rewards.programs import (
     extract_program,
@@ -119,7 +120,11 @@ def test_builtin_values_cross_both_ways_unchanged():
         ("assert f() == 1", "def f(): return True", 1.0),
         ("assert abs(f() - 0.3) < 1e-9", "def f(): return 0.1 + 0.2", 1.0),
         ("assert f() == [1]", "def f(): return (1,)", 0.0),
-        ("assert type(f()) is int", "class I(int): pass\ndef f(): return I(1)", 0.0),
+        ("assert f() == (1, 2)", "import typing\nclass P(typing.NamedTuple):\n    x: int\n    y: int\ndef f(): return P(1, 2)", 1.0),
+        ("assert f() == [2]", "import enum\nE = enum.IntEnum('E', 'A B')\ndef f(): return [E.B]", 1.0),
+        ("assert f() == 'a'", "import enum\nclass E(enum.StrEnum):\n    A = 'a'\ndef f(): return E.A", 1.0),
+        ("assert f() == {1}", "class S(set): __eq__ = __contains__ = lambda *a: True\ndef f(): return S()", 0.0),
+        ("assert f() == [1]", "class L(list): __iter__ = lambda self: iter([1])\ndef f(): return L()", 0.0),
     ],
 )  # fmt: skip
 def test_python_compares_what_crossed(test, program, value):
@@ -251,6 +256,9 @@ def test_an_answer_that_is_no_tests_is_our_mistake():
         program_reward(problem, Response(text="x = 1"))
 
 
+DOCUMENTED = 'def f():\n    """\n    ```\n    f()\n    ```\n    """\n'
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -263,6 +271,12 @@ def test_an_answer_that_is_no_tests_is_our_mistake():
         ("```python\n    return 1\n```", "    return 1\n"),
         ("```python\n```", ""),
         ("```python\ns = '''\n```js\n'''\n```", "s = '''\n```js\n'''\n"),
+        (f"```python\n{DOCUMENTED}```", DOCUMENTED),
+        ("```Python3\nx = 1\n```\n```sh\nls\n```\n```\n1\n```", "x = 1\n"),
+        ("```pycon\n>>> 1\n```\n```\nx = 1\n```", "x = 1\n"),
+        ("````python\nx = 1\n```\n````\n", "x = 1\n```\n"),
+        (" <answer>```py\nx = 1\n```</answer>\n", "x = 1\n"),
+        ("<answer>x = '<answer>'</answer>", "x = '<answer>'"),
     ],
 )
 def test_the_last_fenced_block_is_the_program(text, expected):
@@ -299,6 +313,17 @@ def test_what_is_thought_is_not_the_program():
 )
 def test_outputs_are_compared_whole(output, expected, tolerance, same):
     assert same_output(output, expected, tolerance) is same
+
+
+def test_a_program_that_hangs_is_not_run_on_the_cases_after(monkeypatch):
+    started = []
+    start = rewards.programs.start_jailed
+    monkeypatch.setattr(rewards.programs, "start_jailed", lambda *a: started.append(a) or start(*a))
+    tests = StdioTests(cases=tuple((str(n), str(n)) for n in range(1, 5)), timeout_s=1.0)
+    program = "n = input()\nprint(n)\nwhile n == '2': pass"
+    score = graded(tests, program, program_fraction_reward)
+    assert (score.value, score.verdict) == (0.25, Verdict.TIMEOUT)
+    assert len(started) == 2
 
 
 def test_a_program_sees_its_input_and_no_more():
