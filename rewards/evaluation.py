@@ -95,14 +95,12 @@ def start_jailed(
         SandboxFailed: No greeting came; the message has what bubblewrap or Python said.
     """
     limits = Limits(memory_bytes=memory_bytes, cpu_s=timeout_s + 2)
-    return _greeted(name, limits, greeting, scratch=True)
+    return _greeted(name, limits, greeting)
 
 
-def _greeted(
-    name: str, limits: Limits, greeting: bytes, *, scratch: bool
-) -> subprocess.Popen[bytes]:
+def _greeted(name: str, limits: Limits, greeting: bytes) -> subprocess.Popen[bytes]:
     try:
-        process = find_sandbox().start(jailed_source(name), limits, scratch=scratch)
+        process = find_sandbox().start(jailed_source(name), limits)
     except (OSError, subprocess.SubprocessError) as error:
         raise SandboxFailed(f"the sandbox did not start: {error}") from error
     assert process.stdout is not None and process.stderr is not None
@@ -155,7 +153,7 @@ class _Evaluator:
 
     def __init__(self) -> None:
         limits = Limits(processes=True, cpu_s=24 * 3600)
-        self.process = _greeted("evaluator", limits, READY, scratch=False)
+        self.process = _greeted("evaluator", limits, READY)
         assert self.process.stdin is not None and self.process.stdout is not None
         self.target, self.source = self.process.stdin.fileno(), self.process.stdout.fileno()
         self.owner = os.getpid()

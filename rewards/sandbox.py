@@ -81,13 +81,10 @@ class Sandbox:
     roots: tuple[str, ...]
     uid: int | None
 
-    def start(
-        self, source: str, limits: Limits, *, scratch: bool = True
-    ) -> subprocess.Popen[bytes]:
+    def start(self, source: str, limits: Limits) -> subprocess.Popen[bytes]:
         """Start `source`, a Python program, with pipes at 0, 1 and 2.
 
-        With `scratch` it has a /tmp of 64 MiB that ends with it (not under Landlock). The caller
-        bounds time and output, and ends it with `rewards.streams.kill`.
+        The caller bounds time and output, and ends it with `rewards.streams.kill`.
 
         Raises:
             OSError: The process did not start. That the sandbox inside it did is only known
@@ -102,9 +99,7 @@ class Sandbox:
         try:
             os.write(blob, code)
             os.lseek(blob, 0, os.SEEK_SET)
-            argv = bubblewrap_argv(
-                self.bwrap, self.roots, ENVIRONMENT, seccomp_fd=blob, scratch=scratch
-            )
+            argv = bubblewrap_argv(self.bwrap, self.roots, ENVIRONMENT, seccomp_fd=blob)
             return self._popen([*argv, *limited], {}, (blob,))
         finally:
             os.close(blob)

@@ -194,6 +194,17 @@ for folder in ("/tmp", "/dev/shm", "/var/tmp", "/dev/mqueue"):
 if total > 80 << 20:
     escaped(total)
 """,
+    "makes files without end": """
+total = 0
+for folder in ("/tmp", "/dev/shm", "/dev", "/", "/var/tmp"):
+    for number in range(2000):
+        made = attempt(lambda: os.mknod(f"{folder}/groupwise-{number}") or True)
+        total += bool(made)
+        if not made:
+            break
+if total > 1000:
+    escaped(total)
+""",
     "fills the memory by many ways": """
 import mmap
 held = []
@@ -379,10 +390,6 @@ CONTROLS = {
         "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom typing import NamedTuple\n"
         "@dataclass\nclass Pair:\n    a: int\n    b: int\n    def total(self) -> int: return self.a + self.b\n"
         "def add(a: int, b: int) -> int: return Pair(a, b).total()"
-    ),
-    "with files": (
-        "import os, tempfile\ndef add(a, b):\n    with tempfile.TemporaryFile('w+') as file:\n"
-        "        file.write(str(a + b)); file.seek(0)\n        return int(file.read())"
     ),
     "with a main block": "def add(a, b): return a + b\nif __name__ == '__main__': raise SystemExit(1)",
 }

@@ -330,9 +330,8 @@ def test_a_program_sees_its_input_and_no_more():
     cases = StdioTests(cases=(("a\nb\n", "a,b"), ("", "")))
     program = "import sys\nprint(','.join(sys.stdin.read().split()))"
     assert accuracy(cases, program, program_fraction_reward) == 1.0
-    hidden = StdioTests(cases=(("1", "1"), ("2", "2")))
     keeping = "open('/tmp/seen', 'a').write(input())\nprint(open('/tmp/seen').read())"
-    assert accuracy(hidden, keeping) == 1.0  # nothing of the first case is there in the second
+    assert accuracy(SUM, keeping) == 0.0  # there is nowhere to keep a case for the next one
 
 
 def test_json_holds_every_field():
