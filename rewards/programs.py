@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from rewards.answers import after_thinking
 from rewards.evaluation import EvaluationFailed, Outcome, SandboxFailed, run_calls, start_jailed
-from rewards.jailed.stdio_runner import MEMORY_EXIT
+from rewards.jailed.stdio_runner import MEMORY_EXIT, SYNTAX_EXIT
 from rewards.problem import Problem, Response, Score, Verdict
 from rewards.streams import TooLong, exchange, kill
 from rewards.unit_tests import CallTests, StdioTests, parse_tests
@@ -194,7 +194,7 @@ def _run_case(tests: StdioTests, program: str, given: str, expected: str) -> str
     finally:
         code = kill(process)
     if code:
-        return {MEMORY_EXIT: "memory"}.get(code, "crash")
+        return {MEMORY_EXIT: "memory", SYNTAX_EXIT: "syntax"}.get(code, "crash")
     text = output.decode("utf-8", "replace")
     return "" if same_output(text, expected, tests.tolerance) else "wrong"
 

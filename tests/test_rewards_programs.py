@@ -96,6 +96,11 @@ def test_each_failure_has_its_verdict(program, verdict, crash, protocol):
     assert score.parts == {"accuracy": 0.0, "crash": crash, "protocol": protocol}
 
 
+def test_a_program_for_stdin_that_is_no_python_is_malformed_and_did_not_crash():
+    score = graded(SUM, "print(")
+    assert (score.verdict, score.parts["crash"]) == (Verdict.MALFORMED, 0.0)
+
+
 VALUES = (
     None, True, 0, -1, 10**14, 10**15, -(10**400), 1.5, -0.0, float("inf"), 2.5 + 1j, "", "a\u00e9\n",
     "\ud800", "\U0001f600", b"\x00\xff", [], [1, [2]], (), (1,), ((1,), [2]), {1, 2}, frozenset({1}),
