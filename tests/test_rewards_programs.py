@@ -324,7 +324,7 @@ def test_a_program_that_hangs_is_not_run_on_the_cases_after(monkeypatch):
     started = []
     start = rewards.programs.start_jailed
     monkeypatch.setattr(rewards.programs, "start_jailed", lambda *a: started.append(a) or start(*a))
-    tests = StdioTests(cases=tuple((str(n), str(n)) for n in range(1, 5)), timeout_s=1.0)
+    tests = StdioTests(cases=tuple((str(n), str(n)) for n in range(1, 5)), timeout_s=2.5)
     program = "n = input()\nprint(n)\nwhile n == '2': pass"
     score = graded(tests, program, program_fraction_reward)
     assert (score.value, score.verdict) == (0.25, Verdict.TIMEOUT)
