@@ -16,8 +16,6 @@ from pathlib import Path
 SHARED = Path("/var/cache/groupwise")
 """Where root puts the bubblewrap of a package, for the user that it drops to."""
 
-SCRATCH_BYTES = 64 << 20
-
 
 def bubblewrap_argv(
     bwrap: str,
@@ -25,22 +23,23 @@ def bubblewrap_argv(
     environment: Mapping[str, str],
     *,
     seccomp_fd: int,
-    scratch: bool,
 ) -> list[str]:
-    """The command line up to the program: no network, no host files but `roots`, no capability."""
+    """The command line up to the program: no network, no host files but `roots`, no capability.
+
+    No folder to write to either: `--size` bounds what files hold and not how many there are, and
+    each empty one takes a kilobyte of the kernel's memory, which no limit of a process counts.
+    """
     argv = [bwrap, "--unshare-user", "--unshare-all", "--disable-userns", "--cap-drop", "ALL"]
     argv += ["--die-with-parent", "--new-session", "--clearenv", "--hostname", "box"]
     for name, value in environment.items():
         argv += ["--setenv", name, value]
-    argv += ["--proc", "/proc", "--dev", "/dev", "--size", str(1 << 20), "--tmpfs", "/dev/shm"]
-    if scratch:
-        argv += ["--size", str(SCRATCH_BYTES), "--tmpfs", "/tmp"]
-    else:
-        argv += ["--remount-ro", "/dev/shm", "--dir", "/tmp"]
+    argv += ["--proc", "/proc", "--dev", "/dev", "--dir", "/tmp"]
     for root in roots:  # after /tmp, where one may be
         argv += ["--ro-bind", root, root]
     argv += _library_folders()
-    argv += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"]
+    # /proc/1/mem: the first process is bubblewrap, which has none of the program's limits.
+    argv += ["--remount-ro", "/proc", "--remount-ro", "/dev", "--remount-ro", "/"]
+    argv += ["--chdir", "/tmp"]
     return [*argv, "--seccomp", str(seccomp_fd)]
 
 

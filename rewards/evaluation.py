@@ -95,14 +95,12 @@ def start_jailed(
         SandboxFailed: No greeting came; the message has what bubblewrap or Python said.
     """
     limits = Limits(memory_bytes=memory_bytes, cpu_s=timeout_s + 2)
-    return _greeted(name, limits, greeting, scratch=True)
+    return _greeted(name, limits, greeting)
 
 
-def _greeted(
-    name: str, limits: Limits, greeting: bytes, *, scratch: bool
-) -> subprocess.Popen[bytes]:
+def _greeted(name: str, limits: Limits, greeting: bytes) -> subprocess.Popen[bytes]:
     try:
-        process = find_sandbox().start(jailed_source(name), limits, scratch=scratch)
+        process = find_sandbox().start(jailed_source(name), limits)
     except (OSError, subprocess.SubprocessError) as error:
         raise SandboxFailed(f"the sandbox did not start: {error}") from error
     assert process.stdout is not None and process.stderr is not None
@@ -130,9 +128,7 @@ class _Solution:
     def load(self, source: str) -> str:
         """Have it run a source: "loaded", or the failure."""
         reply = self.ask(source.encode("utf-8", "surrogatepass"), 16)
-        if not reply:
-            return self.end
-        return reply.decode() if reply in OUTCOMES else "protocol"
+        return self.end or (reply.decode() if reply in OUTCOMES else "protocol")
 
     def ask(self, payload: bytes, max_bytes: int = MAX_REPLY_BYTES) -> bytes:
         """The reply to one frame; nothing if there is none, then and ever after."""
@@ -140,7 +136,9 @@ class _Solution:
             return b""
         try:
             send(self.target, payload, self.deadline)
-            return receive(self.source, max_bytes, self.deadline)
+            if reply := receive(self.source, max_bytes, self.deadline):
+                return reply
+            self.end = "protocol"  # no reply is empty: that would say that nothing ended
         except TimeoutError:
             self.end = "timeout"
         except EOFError:
@@ -155,7 +153,7 @@ class _Evaluator:
 
     def __init__(self) -> None:
         limits = Limits(processes=True, cpu_s=24 * 3600)
-        self.process = _greeted("evaluator", limits, READY, scratch=False)
+        self.process = _greeted("evaluator", limits, READY)
         assert self.process.stdin is not None and self.process.stdout is not None
         self.target, self.source = self.process.stdin.fileno(), self.process.stdout.fileno()
         self.owner = os.getpid()

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from rewards.answers import after_thinking
 from rewards.evaluation import EvaluationFailed, Outcome, SandboxFailed, run_calls, start_jailed
-from rewards.jailed.stdio_runner import MEMORY_EXIT
+from rewards.jailed.stdio_runner import MEMORY_EXIT, SYNTAX_EXIT
 from rewards.problem import Problem, Response, Score, Verdict
 from rewards.streams import TooLong, exchange, kill
 from rewards.unit_tests import CallTests, StdioTests, parse_tests
@@ -24,6 +24,7 @@ MAX_SOURCE_CHARS = 1 << 18
 MAX_OUTPUT_BYTES = 8 << 20
 
 FENCE = "```"
+PYTHON = re.compile(r"\s*(?:python|py)[\d.]*\b", re.IGNORECASE)
 VERDICTS = {
     "": Verdict.CORRECT,
     "wrong": Verdict.WRONG,
@@ -42,7 +43,7 @@ def program_reward(problem: Problem, response: Response) -> Score:
     """1 if the program passes every test, else 0.
 
     `problem.answer` is the JSON of `CallTests` or `StdioTests` (rewards/unit_tests.py). The
-    program is the last fenced block after the last `</think>`, or all of that text.
+    program is the last fenced block of Python after the last `</think>`, or all of that text.
 
     The verdict is that of the first failed test. `parts` holds "accuracy" (the value), "crash"
     and "protocol" (1 if the program died, or forged replies). A sandbox that does not start is
@@ -61,8 +62,9 @@ def program_reward(problem: Problem, response: Response) -> Score:
 def program_fraction_reward(problem: Problem, response: Response) -> Score:
     """The share of tests passed, for partial credit; all else as in `program_reward`.
 
-    The tests after a failed one are run too, unless the program has died or its time is up. A
-    HumanEval problem is one test, so it has no shares.
+    The tests after a failed one are run too, unless the program has died or its time is up: a
+    program that hangs on one input may hang on all. A HumanEval problem is one test, so it has
+    no shares.
     """
     return _score(problem, response, fraction=True)
 
@@ -70,25 +72,47 @@ def program_fraction_reward(problem: Problem, response: Response) -> Score:
 def extract_program(text: str) -> str:
     """The content of the last closed fenced block; else of one never closed; else `text`.
 
-    A fence is a line that begins with three backticks, behind white space or not; the closing
-    one has nothing after them. The indentation of the opening fence is taken off each line.
+    A block that says it is Python goes before any other: a shell's line or an example's output
+    often comes last. `<answer>` tags around the whole text are taken off first.
+
+    A fence is a line that begins with three backticks or more, behind white space or not. The
+    closing one has as many or more, nothing after them, and at most three columns more before
+    them (CommonMark 0.31, 4.5), so a fence in a docstring closes nothing. The indentation of the
+    opening fence is taken off each line.
 
     Example: "It is\\n```python\\nx = 1\\n```\\ndone" gives "x = 1\\n".
     """
-    block, opened, indent = None, None, 0
+    whole = text.strip()
+    if whole.startswith("<answer>") and whole.endswith("</answer>"):
+        text = whole.removeprefix("<answer>").removesuffix("</answer>")
     lines = text.splitlines(keepends=True)
+    blocks = _blocks(lines)
+    if not blocks:
+        return text
+    _, first, last, indent = max(blocks)
+    return "".join(_outdent(line, indent) for line in lines[first:last])
+
+
+def _blocks(lines: list[str]) -> list[tuple[bool, int, int, int]]:
+    """The closed blocks, or one that is never closed if there is no other.
+
+    Each is whether it says that it is Python, its first line, the line after its last, and the
+    indentation of its opening fence.
+    """
+    blocks: list[tuple[bool, int, int, int]] = []
+    opened, ticks, indent, is_python = 0, 0, 0, False  # 0: outside of a block
     for number, line in enumerate(lines):
         words = line.strip()
-        if opened is None and words.startswith(FENCE):
-            opened, indent = number + 1, len(line) - len(line.lstrip())
-        elif opened is not None and words == FENCE:
-            block, opened = (opened, number, indent), None
-    if block is None and opened is not None:
-        block = (opened, len(lines), indent)
-    if block is None:
-        return text
-    first, last, indent = block
-    return "".join(_outdent(line, indent) for line in lines[first:last])
+        if not words.startswith(FENCE):
+            continue
+        column, label = len(line) - len(line.lstrip()), words.lstrip("`")
+        if not opened:
+            opened, ticks, indent = number + 1, len(words) - len(label), column
+            is_python = PYTHON.match(label) is not None
+        elif not label and len(words) >= ticks and column < indent + 4:
+            blocks.append((is_python, opened, number, indent))
+            opened = 0
+    return blocks or ([(is_python, opened, len(lines), indent)] if opened else [])
 
 
 def _outdent(line: str, indent: int) -> str:
@@ -151,7 +175,7 @@ def _run_cases(tests: StdioTests, program: str, *, stop_early: bool) -> Outcome:
         found = _run_case(tests, program, given, expected)
         passed += not found
         failure = failure or found
-        if found and stop_early:
+        if found and (stop_early or found == "timeout"):
             break
     return Outcome(passed=passed, total=len(tests.cases), failure=failure)
 
@@ -170,7 +194,7 @@ def _run_case(tests: StdioTests, program: str, given: str, expected: str) -> str
     finally:
         code = kill(process)
     if code:
-        return {MEMORY_EXIT: "memory"}.get(code, "crash")
+        return {MEMORY_EXIT: "memory", SYNTAX_EXIT: "syntax"}.get(code, "crash")
     text = output.decode("utf-8", "replace")
     return "" if same_output(text, expected, tests.tolerance) else "wrong"
 

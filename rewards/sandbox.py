@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 SPARE_UID = 65534
 """Who runs the sandbox when we are root: as root, bubblewrap does not hold."""
 
+SHARED_THREADS = 4096
+"""Under Landlock, after how many threads of the same user a program may start no more."""
+
 JAILED = Path(__file__).parent / "jailed"
 ENVIRONMENT = {
     "PATH": "/usr/bin",
@@ -78,13 +81,10 @@ class Sandbox:
     roots: tuple[str, ...]
     uid: int | None
 
-    def start(
-        self, source: str, limits: Limits, *, scratch: bool = True
-    ) -> subprocess.Popen[bytes]:
+    def start(self, source: str, limits: Limits) -> subprocess.Popen[bytes]:
         """Start `source`, a Python program, with pipes at 0, 1 and 2.
 
-        With `scratch` it has a /tmp of 64 MiB that ends with it (not under Landlock). The caller
-        bounds time and output, and ends it with `rewards.streams.kill`.
+        The caller bounds time and output, and ends it with `rewards.streams.kill`.
 
         Raises:
             OSError: The process did not start. That the sandbox inside it did is only known
@@ -99,9 +99,7 @@ class Sandbox:
         try:
             os.write(blob, code)
             os.lseek(blob, 0, os.SEEK_SET)
-            argv = bubblewrap_argv(
-                self.bwrap, self.roots, ENVIRONMENT, seccomp_fd=blob, scratch=scratch
-            )
+            argv = bubblewrap_argv(self.bwrap, self.roots, ENVIRONMENT, seccomp_fd=blob)
             return self._popen([*argv, *limited], {}, (blob,))
         finally:
             os.close(blob)
@@ -117,8 +115,10 @@ class Sandbox:
             "core": 0,
             "nofile": 256,
         }
-        if self.bwrap is not None:  # outside a user namespace it counts all of the user's
+        if self.bwrap is not None:
             limit["nproc"] = 64
+        elif not limits.processes:  # outside a user namespace it counts all of the user's
+            limit["nproc"] = SHARED_THREADS
         words = [f"--{name}={value}" for name, value in limit.items()]
         # Not -I, which would ignore the hash seed; -S saves a third of the start.
         return ["/usr/bin/prlimit", *words, "--", self.python, "-P", "-s", "-S", "-c", source]

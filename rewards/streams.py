@@ -52,15 +52,19 @@ def receive(source: int, max_bytes: int, deadline: float) -> bytes:
 
 def read_exactly(source: int, size: int, deadline: float) -> bytes:
     """`size` bytes of the stream; errors as in `receive`."""
-    chunks = []
-    while size:
+    # A process may reopen a pipe of its own user and take back what poll has just seen.
+    os.set_blocking(source, False)
+    data = bytearray()
+    while len(data) < size:
         _await(source, select.POLLIN, deadline)
-        chunk = os.read(source, min(size, CHUNK_BYTES))
+        try:
+            chunk = os.read(source, min(size - len(data), CHUNK_BYTES))
+        except BlockingIOError:
+            continue
         if not chunk:
             raise EOFError
-        chunks.append(chunk)
-        size -= len(chunk)
-    return b"".join(chunks)
+        data += chunk
+    return bytes(data)
 
 
 def exchange(
@@ -78,7 +82,7 @@ def exchange(
     source, target = process.stdout.fileno(), process.stdin.fileno()
     os.set_blocking(source, False)
     os.set_blocking(target, False)
-    view, chunks, size, ended = memoryview(given), [], 0, False
+    view, output, ended = memoryview(given), bytearray(), False
     end = os.pidfd_open(process.pid)
     try:
         while not ended:
@@ -90,13 +94,14 @@ def exchange(
                 raise TimeoutError
             ended = _pause(end, source, target if view else None, deadline)
             while chunk := _read_some(source):
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > max_bytes:
+                output += chunk
+                if len(output) > max_bytes:
                     raise TooLong(f"more than {max_bytes} bytes of output")
+                if not ended and time.monotonic() >= deadline:  # it never pauses
+                    raise TimeoutError
     finally:
         os.close(end)
-    return b"".join(chunks)
+    return bytes(output)
 
 
 def kill(process: subprocess.Popen[bytes]) -> int:
@@ -144,7 +149,8 @@ def _children(pid: int) -> list[int]:
 def _await(descriptor: int, event: int, deadline: float) -> None:
     poll = select.poll()
     poll.register(descriptor, event)
-    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+    left = deadline - time.monotonic()  # none left is too late, also for one that drips
+    if left <= 0 or not poll.poll(left * 1000):
         raise TimeoutError
 
 

@@ -22,10 +22,11 @@ class CallTests:
     Example: `CallTests(names=("add",), tests=("assert add(1, 2) == 3",))`.
 
     Only builtin values cross between tests and solution: None, bool, int, float, complex, str,
-    bytes, list, tuple, set, frozenset, dict. A Counter, defaultdict or OrderedDict arrives as a
-    dict, and any other instance as an object that has its truth and equals only itself. A test
-    that passes a function, a generator or an instance, that wants an exception, or that reads an
-    attribute of what the solution defines cannot be used.
+    bytes, list, tuple, set, frozenset, dict. An instance of a subclass of these (a Counter, a
+    named tuple, a number of an enum) arrives as the builtin, and any other instance as an object
+    that has its truth and equals only itself. A test that passes a function, a generator or an
+    instance, that wants an exception, or that reads an attribute of what the solution defines
+    cannot be used.
 
     Attributes:
         names: What the tests call; the solution defines them.

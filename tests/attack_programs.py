@@ -147,15 +147,38 @@ for descriptor in (0, 1, 2):
 """,
     "lifts its limits": """
 import resource
-for name in (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE):
+for name in (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE,
+             resource.RLIMIT_NPROC):
     soft, hard = resource.getrlimit(name)
-    if hard < 0 or attempt(lambda: resource.setrlimit(name, (hard + 1, hard + 1)) or True):
+    endless = hard < 0 or (name == resource.RLIMIT_NPROC and hard > 4096)
+    if endless or attempt(lambda: resource.setrlimit(name, (hard + 1, hard + 1)) or True):
         escaped(name)
 for identity in (lambda: os.setuid(0), lambda: os.setgid(0), lambda: os.nice(-5)):
     if attempt(lambda: identity() or True):
         escaped("identity")
 if os.getuid() == 0:
     escaped("root")
+""",
+    "writes the memory of the first process": """
+for pid in {"1", str(os.getppid())}:  # bubblewrap's own in there, which has no limits
+    if attempt(lambda: open(f"/proc/{pid}/mem", "r+b", 0)):
+        escaped(pid)
+""",
+    "leaves a message queue": """
+mq_open, name = {"x86_64": 240, "aarch64": 180}[os.uname().machine], b"groupwise-escape"
+for flags in (os.O_CREAT | os.O_RDWR, os.O_CREAT | os.O_EXCL | os.O_RDWR):
+    queue = libc.syscall(mq_open, name, flags, 0o600, None)
+    if queue >= 0 or ctypes.get_errno() == 17:  # EEXIST: made, though not opened
+        escaped(flags)
+""",
+    "outlives its parent": """
+if libc.prctl(1, 0, 0, 0, 0) == 0:
+    escaped("PR_SET_PDEATHSIG")
+""",
+    "asks for what is newer than the walls": """
+for number in (457, 463, 466, 467, 468, 469):  # statmount, setxattrat, open_tree_attr, ...
+    if libc.syscall(number, 0, 0, 0, 0, 0, 0) >= 0 or ctypes.get_errno() != 38:
+        escaped(number)
 """,
     "inherits descriptors": """
 for descriptor in range(3, 1024):
@@ -169,6 +192,17 @@ for folder in ("/tmp", "/dev/shm", "/var/tmp", "/dev/mqueue"):
         size = attempt(lambda: open(f"{folder}/{number}", "wb", 0).write(bytes(8 << 20)))
         total += size or 0
 if total > 80 << 20:
+    escaped(total)
+""",
+    "makes files without end": """
+total = 0
+for folder in ("/tmp", "/dev/shm", "/dev", "/", "/var/tmp"):
+    for number in range(2000):
+        made = attempt(lambda: os.mknod(f"{folder}/groupwise-{number}") or True)
+        total += bool(made)
+        if not made:
+            break
+if total > 1000:
     escaped(total)
 """,
     "fills the memory by many ways": """
@@ -210,9 +244,9 @@ ENDINGS = {
         "wrong",
     ),
     "prints junk": ("import os\nos.write(1, bytes(range(256)) * 1000)", "wrong"),
-    "is cut by a NUL": ("print(3)\0", "wrong"),
-    "is not text": ("print('\ud800')", "wrong"),
-    "is nested deeply": ("(" * 100000, "wrong"),
+    "is cut by a NUL": ("print(3)\0", "malformed"),
+    "is not text": ("print('\ud800')", "malformed"),
+    "is nested deeply": ("(" * 100000, "malformed"),
     "says nothing": ("pass", "wrong"),
     "leaves with a code": ("print(3)\nexit(3)", "wrong"),
     "prints more than the answer": ("for i in range(100): print(i)", "wrong"),
@@ -223,6 +257,14 @@ _FORGED = [
     b'V[{"truth": true}]', b"V[3]", b"V3", b"Vtrue", b"V", b"", b"D0", b"E", b"loaded", b"ready",
     b'V{"passed": 2, "failure": ""}', b"V[3, [], 3]", b"passed", b"\x80\x04K\x01.",
 ]  # fmt: skip
+_WRITE_EMPTY = """
+import os
+def write_empty():
+    for fd in range(3, 64):
+        try: os.write(fd, bytes(4))
+        except OSError: pass
+"""
+
 _WRITE_TO_ALL = f"""
 import os
 frames = {_FORGED!r}
@@ -306,6 +348,10 @@ HACKS = {
     ),
     "writes forged frames everywhere": _WRITE_TO_ALL + "write_all()\ndef add(a, b): return 0",
     "writes forged frames in the call": _WRITE_TO_ALL + "def add(a, b): write_all(); os._exit(0)",
+    "writes an empty frame when loaded": _WRITE_EMPTY + "write_empty()",
+    "writes an empty frame in the call": (
+        _WRITE_EMPTY + "def add(a, b): write_empty(); os._exit(0)"
+    ),
     "races the server": (
         _WRITE_TO_ALL + "import threading\n"
         "threading.Thread(target=lambda: [write_all() for _ in range(200)], daemon=True).start()\n"
@@ -344,10 +390,6 @@ CONTROLS = {
         "from __future__ import annotations\nfrom dataclasses import dataclass\nfrom typing import NamedTuple\n"
         "@dataclass\nclass Pair:\n    a: int\n    b: int\n    def total(self) -> int: return self.a + self.b\n"
         "def add(a: int, b: int) -> int: return Pair(a, b).total()"
-    ),
-    "with files": (
-        "import os, tempfile\ndef add(a, b):\n    with tempfile.TemporaryFile('w+') as file:\n"
-        "        file.write(str(a + b)); file.seek(0)\n        return int(file.read())"
     ),
     "with a main block": "def add(a, b): return a + b\nif __name__ == '__main__': raise SystemExit(1)",
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import rewards.evaluation
+import rewards.programs
 from rewards.problem import Problem, Response, Score, Verdict
 from rewards.programs import (
     extract_program,
@@ -95,6 +96,11 @@ def test_each_failure_has_its_verdict(program, verdict, crash, protocol):
     assert score.parts == {"accuracy": 0.0, "crash": crash, "protocol": protocol}
 
 
+def test_a_program_for_stdin_that_is_no_python_is_malformed_and_did_not_crash():
+    score = graded(SUM, "print(")
+    assert (score.verdict, score.parts["crash"]) == (Verdict.MALFORMED, 0.0)
+
+
 VALUES = (
     None, True, 0, -1, 10**14, 10**15, -(10**400), 1.5, -0.0, float("inf"), 2.5 + 1j, "", "a\u00e9\n",
     "\ud800", "\U0001f600", b"\x00\xff", [], [1, [2]], (), (1,), ((1,), [2]), {1, 2}, frozenset({1}),
@@ -119,7 +125,11 @@ def test_builtin_values_cross_both_ways_unchanged():
         ("assert f() == 1", "def f(): return True", 1.0),
         ("assert abs(f() - 0.3) < 1e-9", "def f(): return 0.1 + 0.2", 1.0),
         ("assert f() == [1]", "def f(): return (1,)", 0.0),
-        ("assert type(f()) is int", "class I(int): pass\ndef f(): return I(1)", 0.0),
+        ("assert f() == (1, 2)", "import typing\nclass P(typing.NamedTuple):\n    x: int\n    y: int\ndef f(): return P(1, 2)", 1.0),
+        ("assert f() == [2]", "import enum\nE = enum.IntEnum('E', 'A B')\ndef f(): return [E.B]", 1.0),
+        ("assert f() == 'a'", "import enum\nclass E(enum.StrEnum):\n    A = 'a'\ndef f(): return E.A", 1.0),
+        ("assert f() == {1}", "class S(set): __eq__ = __contains__ = lambda *a: True\ndef f(): return S()", 0.0),
+        ("assert f() == [1]", "class L(list): __iter__ = lambda self: iter([1])\ndef f(): return L()", 0.0),
     ],
 )  # fmt: skip
 def test_python_compares_what_crossed(test, program, value):
@@ -180,6 +190,24 @@ def test_a_value_that_keeps_a_test_busy_times_out_and_the_next_is_graded():
     assert graded(tests, "def f(): return 10").verdict is Verdict.CORRECT
 
 
+@pytest.mark.parametrize(
+    ("program", "verdict"),
+    [
+        ("class E: pass\ndef f(x): return E()\ndef g(x): return 3", Verdict.WRONG),
+        ("def f(x): return [{1: (y for y in 'ab')}]\ndef g(x): return 3", Verdict.WRONG),
+        ("def f(x): return [0] * 300_000\ndef g(x): return 3", Verdict.TOO_LARGE),
+    ],
+)
+def test_a_value_that_cannot_go_into_the_next_call_is_the_solutions_fault(program, verdict):
+    tests = CallTests(
+        names=("f", "g"),
+        tests=(
+            "x = f(1)\nassert g([x + [] for _ in 'abcdefghijkl'] if type(x) is list else x) == 3",
+        ),
+    )
+    assert graded(tests, program).verdict is verdict
+
+
 def test_one_evaluation_leaves_nothing_to_the_next():
     dirty = "import builtins, random\nbuiltins.leak = 1\nglobals()['leak'] = 1\nassert f() == 1"
     clean = "try:\n    leak\n    raise AssertionError\nexcept NameError:\n    assert f() == 1"
@@ -233,6 +261,9 @@ def test_an_answer_that_is_no_tests_is_our_mistake():
         program_reward(problem, Response(text="x = 1"))
 
 
+DOCUMENTED = 'def f():\n    """\n    ```\n    f()\n    ```\n    """\n'
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -245,6 +276,12 @@ def test_an_answer_that_is_no_tests_is_our_mistake():
         ("```python\n    return 1\n```", "    return 1\n"),
         ("```python\n```", ""),
         ("```python\ns = '''\n```js\n'''\n```", "s = '''\n```js\n'''\n"),
+        (f"```python\n{DOCUMENTED}```", DOCUMENTED),
+        ("```Python3\nx = 1\n```\n```sh\nls\n```\n```\n1\n```", "x = 1\n"),
+        ("```pycon\n>>> 1\n```\n```\nx = 1\n```", "x = 1\n"),
+        ("````python\nx = 1\n```\n````\n", "x = 1\n```\n"),
+        (" <answer>```py\nx = 1\n```</answer>\n", "x = 1\n"),
+        ("<answer>x = '<answer>'</answer>", "x = '<answer>'"),
     ],
 )
 def test_the_last_fenced_block_is_the_program(text, expected):
@@ -283,13 +320,23 @@ def test_outputs_are_compared_whole(output, expected, tolerance, same):
     assert same_output(output, expected, tolerance) is same
 
 
+def test_a_program_that_hangs_is_not_run_on_the_cases_after(monkeypatch):
+    started = []
+    start = rewards.programs.start_jailed
+    monkeypatch.setattr(rewards.programs, "start_jailed", lambda *a: started.append(a) or start(*a))
+    tests = StdioTests(cases=tuple((str(n), str(n)) for n in range(1, 5)), timeout_s=2.5)
+    program = "n = input()\nprint(n)\nwhile n == '2': pass"
+    score = graded(tests, program, program_fraction_reward)
+    assert (score.value, score.verdict) == (0.25, Verdict.TIMEOUT)
+    assert len(started) == 2
+
+
 def test_a_program_sees_its_input_and_no_more():
     cases = StdioTests(cases=(("a\nb\n", "a,b"), ("", "")))
     program = "import sys\nprint(','.join(sys.stdin.read().split()))"
     assert accuracy(cases, program, program_fraction_reward) == 1.0
-    hidden = StdioTests(cases=(("1", "1"), ("2", "2")))
     keeping = "open('/tmp/seen', 'a').write(input())\nprint(open('/tmp/seen').read())"
-    assert accuracy(hidden, keeping) == 1.0  # nothing of the first case is there in the second
+    assert accuracy(SUM, keeping) == 0.0  # there is nowhere to keep a case for the next one
 
 
 def test_json_holds_every_field():

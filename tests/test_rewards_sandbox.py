@@ -129,19 +129,12 @@ def test_the_attacks_work_where_nothing_stops_them(host):
 
 def test_what_stands_twice_stands_in_the_command_line_too():
     """The seccomp filter refuses namespaces as well, so no attack tells these words apart."""
-    argv = bubblewrap_argv("bwrap", ["/usr"], {}, seccomp_fd=9, scratch=True)
+    argv = bubblewrap_argv("bwrap", ["/usr"], {}, seccomp_fd=9)
     assert argv[:6] == [
         "bwrap", "--unshare-user", "--unshare-all", "--disable-userns", "--cap-drop", "ALL",
     ]  # fmt: skip
     assert {"--die-with-parent", "--new-session", "--clearenv"} < set(argv)
     assert argv[-2:] == ["--seccomp", "9"]
-
-
-def test_scratch_ends_with_the_program(backends):
-    sandbox = backends["bubblewrap"]
-    write = "open('/tmp/a', 'w').write('x'); import os; print(os.listdir('/tmp'))"
-    assert output_of(sandbox, write, "") == "['a']\n"
-    assert output_of(sandbox, "import os; print(os.listdir('/tmp'))", "") == "[]\n"
 
 
 def test_a_program_sees_five_variables_and_a_fixed_hash(sandbox):

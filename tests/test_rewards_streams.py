@@ -1,11 +1,13 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+import rewards.streams
 from rewards.streams import TooLong, exchange, kill, receive, send
 
 
@@ -48,6 +50,39 @@ def test_a_read_ends_by_length_time_or_end():
     os.close(source)
 
 
+def test_what_drips_in_is_not_waited_for_after_its_deadline():
+    source, target = os.pipe()
+    os.write(target, b"\0\0\0\1x")
+    with pytest.raises(TimeoutError):
+        receive(source, 10, soon(-0.1))
+    os.close(source)
+    os.close(target)
+
+
+def test_what_is_taken_back_between_poll_and_read_does_not_block(monkeypatch):
+    """A process may reopen its own pipe to us and read from it."""
+    source, target = os.pipe()
+    seen = rewards.streams._await
+    os.write(target, b"\0")
+
+    def taken_back(*arguments):
+        seen(*arguments)
+        os.read(source, 1)
+
+    monkeypatch.setattr(rewards.streams, "_await", taken_back)
+    raised = []
+
+    def read():
+        with pytest.raises(TimeoutError):
+            receive(source, 10, soon())
+        raised.append(True)
+
+    thread = threading.Thread(target=read, daemon=True)  # without the cure it never ends
+    thread.start()
+    thread.join(10)
+    assert raised
+
+
 def test_a_write_that_nobody_takes_ends():
     source, target = os.pipe()
     with pytest.raises(TimeoutError):
@@ -86,6 +121,15 @@ def test_an_exchange_is_bounded(code, error):
     with pytest.raises(error):
         exchange(process, bytes(1 << 20), 1 << 16, soon(1.0))
     assert kill(process) == -9
+
+
+def test_an_exchange_with_one_that_never_pauses_ends(monkeypatch):
+    process = started("import time; time.sleep(60)")
+    monkeypatch.setattr(rewards.streams, "_pause", lambda *_: False)
+    monkeypatch.setattr(rewards.streams, "_read_some", lambda source: b"x")
+    with pytest.raises(TimeoutError):
+        exchange(process, b"", 10_000_000, soon())
+    kill(process)
 
 
 def test_a_kill_leaves_nothing_below_it():

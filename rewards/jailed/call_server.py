@@ -22,10 +22,11 @@ class TooDeep(Exception):
 
 
 def encode(value, depth=0):
-    """`value` as JSON text, by its exact type: only dicts of `collections` may be subclasses.
+    """`value` as JSON text, by its exact type.
 
-    1 is 1, 1.5 is {"float": "0x1.8000000000000p+0"}, (1, "a") is {"tuple": [1, "a"]}. Of an
-    instance of any other class only its truth crosses, as {"truth": true}.
+    1 is 1, 1.5 is {"float": "0x1.8000000000000p+0"}, (1, "a") is {"tuple": [1, "a"]}. A named
+    tuple, a number of an enum, any instance of a subclass is sent as what it was made from. Of
+    an instance of any other class only its truth crosses, as {"truth": true}.
     """
     kind = type(value)
     if value is None:
@@ -47,13 +48,32 @@ def encode(value, depth=0):
     if kind in (list, tuple, set, frozenset):
         items = "[" + ", ".join([encode(item, depth + 1) for item in value]) + "]"
         return items if kind is list else f'{{"{kind.__name__}": {items}}}'
-    if kind is dict or (kind.__module__ == "collections" and kind.__mro__[-2] is dict):
+    if kind is dict:
         pairs = [
             "[" + encode(key, depth + 1) + ", " + encode(item, depth + 1) + "]"
-            for key, item in dict.items(value)
+            for key, item in value.items()
         ]
         return '{"dict": [' + ", ".join(pairs) + "]}"
+    for base, plain in PLAIN.items():
+        if base in kind.__mro__:
+            return encode(plain(value), depth)
     return '{"truth": %s}' % ("true" if value else "false")
+
+
+# The plain value under an instance of a subclass, by the builtin's own methods: what the class
+# says of itself does not count.
+PLAIN = {
+    int: int.__pos__,
+    float: float.__pos__,
+    complex: complex.__pos__,
+    str: str.__str__,
+    bytes: lambda value: bytes.__add__(value, b""),
+    list: lambda value: [*list.__iter__(value)],
+    tuple: lambda value: (*tuple.__iter__(value),),
+    set: lambda value: {*set.__iter__(value)},
+    frozenset: lambda value: frozenset(frozenset.__iter__(value)),
+    dict: lambda value: dict(dict.items(value)),
+}
 
 
 def receive(source):

@@ -19,6 +19,7 @@ import string  # noqa: F401
 import typing  # noqa: F401
 
 MAX_DEPTH = 50
+MAX_CALL_BYTES = 16 << 20
 
 
 class CallFailed(BaseException):
@@ -37,6 +38,15 @@ class Instance:
 
 class Unsendable(BaseException):
     """A test hands a solution what is no builtin value: nobody's answer can be judged by it."""
+
+
+def holds_instance(value):
+    """True if some part of a value is an instance that a solution gave."""
+    if type(value) is dict:
+        return any(map(holds_instance, value.items()))
+    if type(value) in (list, tuple, set, frozenset):
+        return any(map(holds_instance, value))
+    return type(value) is Instance
 
 
 def refuse(text):
@@ -151,10 +161,17 @@ class Calls:
         if self.trouble is not None:
             raise CallFailed
         try:
-            payload = marshal.dumps((name, list(arguments), keywords, self.mutates))
+            payload = b"C" + marshal.dumps((name, list(arguments), keywords, self.mutates))
         except ValueError:
-            raise Unsendable(name) from None
-        send(self.target, b"C" + payload)
+            # An instance is the solution's own doing, and must be no way out of the batch.
+            if not holds_instance((arguments, keywords)):
+                raise Unsendable(name) from None
+            self.trouble = "error"
+            raise CallFailed from None
+        if len(payload) > MAX_CALL_BYTES:
+            self.trouble = "size"
+            raise CallFailed
+        send(self.target, payload)
         reply = receive(self.source)
         self.trouble = REPLIES.get(reply[:1], "protocol")
         if self.trouble is not None:

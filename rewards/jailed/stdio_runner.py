@@ -8,7 +8,7 @@ import builtins
 import posix
 import sys
 
-MEMORY_EXIT = 113
+MEMORY_EXIT, SYNTAX_EXIT = 113, 114
 
 
 def main():
@@ -23,7 +23,11 @@ def main():
     module = type(sys)("__main__")
     sys.modules["__main__"] = module
     try:
-        exec(compile(source, "program.py", "exec"), module.__dict__)
+        try:
+            code = compile(source, "program.py", "exec")
+        except (SyntaxError, ValueError):
+            posix._exit(SYNTAX_EXIT)
+        exec(code, module.__dict__)
     except MemoryError:
         posix._exit(MEMORY_EXIT)
 
