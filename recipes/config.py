@@ -25,6 +25,7 @@ from rollouts.tasks.countdown import Countdown
 from rollouts.tasks.dataset import Competition, Dataset, Gsm8k
 from rollouts.tasks.mixture import Mixture, SingleTask, TaskConfig
 from rollouts.tasks.programs import HumanEval, Mbpp, Programs
+from rollouts.tasks.reasoning_gym import ReasoningGym
 
 TASKS = {
     "arithmetic": Arithmetic,
@@ -35,6 +36,7 @@ TASKS = {
     "human_eval": HumanEval,
     "mbpp": Mbpp,
     "programs": Programs,
+    "reasoning_gym": ReasoningGym,
     "mixture": Mixture,
 }
 
