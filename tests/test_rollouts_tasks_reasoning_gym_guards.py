@@ -46,8 +46,7 @@ ATTACKS = [
     "[NaN, NaN]",
     "inf",
     "R99999999",
-    "\u2227".join(f"a{i}" for i in range(40)),
-    "\u2227".join("P" * i for i in range(1, 20)),
+    "F+99999999 K-99999999",
     "\x00",
     "\ud800",
 ]
@@ -63,7 +62,7 @@ RIGHT = [
     ("string_insertion", '"DACE"'),
     ("countdown", "-1 + 72*(89 - 77)/1"),
     ("puzzle24", "1*3*5 + 9"),
-    ("propositional_logic", "((P \u2192 Q) \u2227 \u00acR)"),
+    ("rush_hour", "F+1 K-2 M+3"),
     ("rubiks_cube", "B' U2 L L"),
     ("complex_arithmetic", "-48.0 + 36.5i"),
     ("number_sorting", "['-91.9', '17.0']"),
