@@ -26,6 +26,7 @@ from rollouts.tasks.dataset import Competition, Dataset, Gsm8k
 from rollouts.tasks.mixture import Mixture, SingleTask, TaskConfig
 from rollouts.tasks.programs import HumanEval, Mbpp, Programs
 from rollouts.tasks.reasoning_gym import ReasoningGym
+from rollouts.tasks.verifiers import Verifiers
 
 TASKS = {
     "arithmetic": Arithmetic,
@@ -37,6 +38,7 @@ TASKS = {
     "mbpp": Mbpp,
     "programs": Programs,
     "reasoning_gym": ReasoningGym,
+    "verifiers": Verifiers,
     "mixture": Mixture,
 }
 

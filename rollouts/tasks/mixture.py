@@ -10,6 +10,7 @@ from rollouts.tasks.countdown import Countdown
 from rollouts.tasks.dataset import Competition, Dataset, Gsm8k
 from rollouts.tasks.programs import HumanEval, Mbpp, Programs
 from rollouts.tasks.reasoning_gym import ReasoningGym
+from rollouts.tasks.verifiers import Verifiers
 
 SingleTask = (
     Arithmetic
@@ -21,6 +22,7 @@ SingleTask = (
     | Mbpp
     | Programs
     | ReasoningGym
+    | Verifiers
 )
 
 
