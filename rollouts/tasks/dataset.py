@@ -146,6 +146,7 @@ def _home(key: str, own_test: bool) -> Split:
 @lru_cache(maxsize=8)
 def _all_problems(task: Dataset) -> tuple[tuple[Split, Problem], ...]:
     bad: list[str] = []
+    unread: list[str] = []
 
     def problem_of(row: Row, place: str) -> tuple[str, Problem] | None:
         prompt = prompt_of(row, task, place)
@@ -153,6 +154,7 @@ def _all_problems(task: Dataset) -> tuple[tuple[Split, Problem], ...]:
         try:
             answer = _answer_of(row, task, place)
         except ValueError as error:
+            unread.append(str(error))
             bad.append(str(error))
             return None
         row_id = text_of(row, task.id_column, place) if task.id_column else hashed(key)
@@ -171,6 +173,8 @@ def _all_problems(task: Dataset) -> tuple[tuple[Split, Problem], ...]:
         return key, problem
 
     problems = homes(task, problem_of)
+    if unread and len(unread) == len(bad) and not problems:  # the column's name is wrong, not a row
+        raise ValueError(unread[0])
     if bad and task.bad_answers == "refuse":
         raise ValueError(
             f"{len(bad)} of {len(bad) + len(problems)} answers in field {task.answer_column!r} "
