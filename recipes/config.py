@@ -25,6 +25,8 @@ from rollouts.tasks.countdown import Countdown
 from rollouts.tasks.dataset import Competition, Dataset, Gsm8k
 from rollouts.tasks.mixture import Mixture, SingleTask, TaskConfig
 from rollouts.tasks.programs import HumanEval, Mbpp, Programs
+from rollouts.tasks.reasoning_gym import ReasoningGym
+from rollouts.tasks.verifiers import Verifiers
 
 TASKS = {
     "arithmetic": Arithmetic,
@@ -35,6 +37,8 @@ TASKS = {
     "human_eval": HumanEval,
     "mbpp": Mbpp,
     "programs": Programs,
+    "reasoning_gym": ReasoningGym,
+    "verifiers": Verifiers,
     "mixture": Mixture,
 }
 

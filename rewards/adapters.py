@@ -67,7 +67,7 @@ class AdaptedReward:
         something else than a finite number or a Score for each response.
         """
         if not self.takes_group:
-            calls = _awaited([self._call_one(problem, response) for response in responses])
+            calls = awaited([self._call_one(problem, response) for response in responses])
             return [as_score(value) for value in calls]
         values = self._call_group(problem, list(responses))
         if isinstance(values, str | bytes | dict) or not hasattr(values, "__len__"):
@@ -88,18 +88,18 @@ class AdaptedReward:
 
     def _call_group(self, problem: Problem, responses: list[Response]) -> Any:
         if self.form is Form.GROUP:
-            return _awaited(self.reward(problem, responses))
+            return awaited(self.reward(problem, responses))
         if self.form is Form.BATCH:
-            return _awaited(self.reward([problem] * len(responses), responses))
+            return awaited(self.reward([problem] * len(responses), responses))
         try:
             given = trl_arguments(problem, responses, self.columns)
-            return _awaited(self.reward(**given))
+            return awaited(self.reward(**given))
         except (TypeError, AttributeError, KeyError):
             if not isinstance(problem.prompt, str):
                 raise
             asked = replace(problem, prompt=({"role": "user", "content": problem.prompt},))
             try:
-                return _awaited(self.reward(**trl_arguments(asked, responses, self.columns)))
+                return awaited(self.reward(**trl_arguments(asked, responses, self.columns)))
             except Exception:  # noqa: BLE001  of the two failures the first one tells more
                 pass
             raise
@@ -216,6 +216,15 @@ def trl_arguments(
     return {name: given[name] for name in columns}
 
 
+def awaited(value: Any) -> Any:
+    """A value, or a list of them, awaited together where it can be; not from a coroutine."""
+    values = value if isinstance(value, list) else [value]
+    if any(inspect.isawaitable(item) for item in values):
+        values = _runner().run(_gathered(values))
+        return values if isinstance(value, list) else values[0]
+    return value
+
+
 def _columns(name: str, parameters: Sequence[inspect.Parameter]) -> tuple[str, ...]:
     """What a TRL reward is handed: all there is if it takes **columns."""
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
@@ -235,15 +244,6 @@ def _columns(name: str, parameters: Sequence[inspect.Parameter]) -> tuple[str, .
             f"{', '.join(COLUMNS)}"
         )
     return known
-
-
-def _awaited(value: Any) -> Any:
-    """A value, or a list of them, awaited together where it can be."""
-    values = value if isinstance(value, list) else [value]
-    if any(inspect.isawaitable(item) for item in values):
-        values = _runner().run(_gathered(values))
-        return values if isinstance(value, list) else values[0]
-    return value
 
 
 async def _gathered(values: Sequence[Any]) -> list[Any]:

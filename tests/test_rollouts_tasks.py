@@ -16,6 +16,7 @@ from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown, Expression, parse_expression
 from rollouts.tasks.dataset import Dataset
 from rollouts.tasks.mixture import Mixture
+from rollouts.tasks.reasoning_gym import ReasoningGym
 from rollouts.tasks.splits import split_of
 
 SPLITS = ("train", "validation", "test")
@@ -34,10 +35,13 @@ def apples(tmp_path):
     return Dataset(path=write_rows(tmp_path, rows))
 
 
-@pytest.fixture(params=["arithmetic", "countdown3", "countdown4", "jsonl", "mixture"])
+@pytest.fixture(params=["arithmetic", "countdown3", "countdown4", "jsonl", "mixture", "gym"])
 def task(request, apples):
+    if request.param == "gym":
+        pytest.importorskip("reasoning_gym", reason="the extra reasoning-gym is not installed")
     small = Countdown(num_problems=50)
     return {
+        "gym": ReasoningGym(dataset="chain_sum", size=200),
         "arithmetic": Arithmetic(),
         "countdown3": Countdown(num_problems=300),
         "countdown4": Countdown(num_problems=300, num_numbers=4, partial=0.1),

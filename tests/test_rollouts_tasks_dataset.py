@@ -70,6 +70,57 @@ def test_verls_parquet(tmp_path):
     assert task.score(first, Response(text="so 2")).value == 0.0
 
 
+def test_verls_parquet_as_pandas_writes_it(tmp_path):
+    pandas, numpy = pytest.importorskip("pandas"), pytest.importorskip("numpy")
+    truths = {
+        "text": [str(i + 1) for i in range(20)],
+        "int": [i + 1 for i in range(20)],
+        "list": [numpy.array([str(i + 1)], dtype=object) for i in range(20)],
+    }
+    for kind, answers in truths.items():
+        rows = [
+            {
+                "data_source": "school",
+                "prompt": numpy.array([{"content": f"{i} + 1?", "role": "user"}], dtype=object),
+                "ability": "math",
+                "reward_model": {"ground_truth": answer, "style": "rule"},
+                "extra_info": {"index": i, "split": "train"},
+            }
+            for i, answer in enumerate(answers)
+        ]
+        path = tmp_path / f"{kind}.parquet"
+        pandas.DataFrame(rows).to_parquet(path)
+        task = Dataset(path=str(path), answer_column="reward_model.ground_truth")
+        problems = everything(task)
+        assert sorted(int(p.answer) for p in problems) == list(range(1, 21))
+        for problem in problems:
+            [turn] = problem.prompt
+            assert turn == {"role": "user", "content": f"{int(problem.answer) - 1} + 1?"}
+            assert task.score(problem, Response(text=problem.answer)).value == 1.0
+
+
+def test_trls_parquet_as_datasets_writes_it(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = [
+        {
+            "prompt": [
+                {"role": "system", "content": "Think."},
+                {"role": "user", "content": f"{i} + 1?"},
+            ],
+            "solution": f"It is \\boxed{{{i + 1}}}",
+        }
+        for i in range(20)
+    ]
+    path = tmp_path / "trl.parquet"
+    datasets.Dataset.from_list(rows).to_parquet(path)
+    task = Dataset(path=str(path), answer_column="solution")
+    problems = everything(task)
+    assert len(problems) == 20
+    assert all(len(p.prompt) == 2 and p.prompt[0]["role"] == "system" for p in problems)
+    first = next(p for p in problems if p.prompt[1]["content"] == "6 + 1?")
+    assert task.score(first, Response(text="So 7.")).value == 1.0
+
+
 def test_trls_conversations_with_a_solution(tmp_path):
     rows = [{"prompt": [{"role": "user", "content": "1 + 1?"}], "solution": r"so \boxed{2}"}]
     task = Dataset(path=str(write(tmp_path / "trl.jsonl", rows)), answer_column="solution")
@@ -105,6 +156,19 @@ def test_bad_answers_are_counted_and_named_or_left_out(tmp_path, caplog):
     assert [r.getMessage() for r in caplog.records] == [
         f"{path}: left out 4 rows whose answer cannot be graded"
     ]
+
+
+def test_rows_without_an_answer_are_counted_and_named_with_the_bad_ones(tmp_path):
+    answers = [None, "", ["3", "4"], [], {"a": 1}, True, "none x"]
+    rows = [*ROWS, *({"prompt": f"which {a}?", "answer": a} for a in answers), {"prompt": "alone?"}]
+    path = str(write(tmp_path / "some.jsonl", rows))
+    with pytest.raises(ValueError, match=r"^8 of 48 answers in field 'answer' cannot") as refused:
+        Dataset(path=path, reward="numeric").problems("train")
+    assert "line 41: field 'answer' is None; give a text or a number; " in str(refused.value)
+    assert len(everything(Dataset(path=path, reward="numeric", bad_answers="skip"))) == 40
+    alone = str(write(tmp_path / "alone.jsonl", [{"prompt": "1?", "anwser": "1"}] * 3))
+    with pytest.raises(ValueError, match=r"line 1: no field 'answer'; .* did you mean 'anwser'\?$"):
+        Dataset(path=alone).problems("train")
 
 
 def test_what_is_not_there_is_said_in_one_line(tmp_path):

@@ -5,7 +5,7 @@ Leaves out programs (rollouts/tasks/programs.py).
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -41,7 +41,7 @@ class Dataset(RowSource):
     prompt_column: str = "prompt"
     """The question, a text or a conversation; dots lead into objects."""
     answer_column: str = "answer"
-    """The reference: an answer, or a text that states one ("... #### 72")."""
+    """The reference: an answer, a list of one, or a text that states one ("... #### 72")."""
     id_column: str = ""
     """A unique id; empty takes a hash of the question."""
     source_column: str = ""
@@ -51,7 +51,8 @@ class Dataset(RowSource):
     reward: Literal["math", "numeric"] = "math"
     """math: formulas, sets, intervals, words and choices too; numeric: numbers only, exactly."""
     bad_answers: Literal["refuse", "skip"] = "refuse"
-    """Rows whose reference cannot be read: refuse the data set naming them, or leave them out aloud."""
+    """Rows whose reference is missing or cannot be read: refuse the data set naming them, or leave
+    them out aloud."""
 
     def problems(self, split: Split) -> list[Problem]:
         """The problems of a split in the order of the rows. Changing `instruction` moves none.
@@ -99,43 +100,63 @@ def homes(
 
     `problem_of(row, place)` gives the key that twins share, and the problem; None leaves it out.
     """
+    rows = (
+        (name == task.test_split, place, row)
+        for name in filter(None, (task.test_split, task.train_split))
+        for place, row in read_rows(task.path, task.subset, name)
+    )
+    return assigned(rows, problem_of, own_test=bool(task.test_split), label=task.path)
+
+
+def assigned(
+    rows: Iterable[tuple[bool, str, Row]],
+    problem_of: Callable[[Row, str], tuple[str, Problem] | None],
+    *,
+    own_test: bool,
+    label: str,
+) -> list[tuple[Split, Problem]]:
+    """As `homes`, of rows that each say whether they are the data's own test row, and their place.
+
+    `own_test` tells that there are such rows; `label` names the data in what is logged.
+    """
     found: dict[str, tuple[Split, Problem]] = {}
     places: dict[str, str] = {}
     num_rows = 0
-    for name in filter(None, (task.test_split, task.train_split)):
-        for place, row in read_rows(task.path, task.subset, name):
-            made = problem_of(row, place)
-            num_rows += made is not None
-            if made is None or made[0] in found:
-                continue
-            key, problem = made
-            if problem.id in places:
-                raise ValueError(
-                    f"{place}: the id {problem.id!r} is that of {places[problem.id]} too"
-                )
-            places[problem.id] = place
-            found[key] = (_home(task, name, key), problem)
+    for is_test, place, row in rows:
+        made = problem_of(row, place)
+        num_rows += made is not None
+        if made is None or made[0] in found:
+            continue
+        key, problem = made
+        if problem.id in places:
+            raise ValueError(f"{place}: the id {problem.id!r} is that of {places[problem.id]} too")
+        places[problem.id] = place
+        found[key] = ("test" if is_test else _home(key, own_test), problem)
     if num_rows > len(found):
-        logger.warning("%s: left out %d repeated prompts", task.path, num_rows - len(found))
+        logger.warning("%s: left out %d repeated prompts", label, num_rows - len(found))
     return list(found.values())
 
 
-def _home(task: RowSource, rows: str, key: str) -> Split:
-    """Own test rows are test; of the others a hash takes validation, and test if there is none."""
-    if task.test_split and rows == task.test_split:
-        return "test"
+def _home(key: str, own_test: bool) -> Split:
+    """A hash takes validation, and test where the data have no test rows of their own."""
     home = split_of(key)
-    return "train" if task.test_split and home == "test" else home
+    return "train" if own_test and home == "test" else home
 
 
 @lru_cache(maxsize=8)
 def _all_problems(task: Dataset) -> tuple[tuple[Split, Problem], ...]:
     bad: list[str] = []
+    unread: list[str] = []
 
     def problem_of(row: Row, place: str) -> tuple[str, Problem] | None:
         prompt = prompt_of(row, task, place)
         key = key_of(prompt)
-        answer = text_of(row, task.answer_column, place)
+        try:
+            answer = _answer_of(row, task, place)
+        except ValueError as error:
+            unread.append(str(error))
+            bad.append(str(error))
+            return None
         row_id = text_of(row, task.id_column, place) if task.id_column else hashed(key)
         source = text_of(row, task.source_column, place) if task.source_column else ""
         if isinstance(prompt, str) and task.instruction:
@@ -152,6 +173,8 @@ def _all_problems(task: Dataset) -> tuple[tuple[Split, Problem], ...]:
         return key, problem
 
     problems = homes(task, problem_of)
+    if unread and len(unread) == len(bad) and not problems:  # the column's name is wrong, not a row
+        raise ValueError(unread[0])
     if bad and task.bad_answers == "refuse":
         raise ValueError(
             f"{len(bad)} of {len(bad) + len(problems)} answers in field {task.answer_column!r} "
@@ -162,6 +185,14 @@ def _all_problems(task: Dataset) -> tuple[tuple[Split, Problem], ...]:
     if bad:
         logger.warning("%s: left out %d rows whose answer cannot be graded", task.path, len(bad))
     return tuple(problems)
+
+
+def _answer_of(row: Row, task: Dataset, place: str) -> str:
+    """The reference as text; a list of one, as verl writes some, is that one."""
+    value = field_of(row, task.answer_column, place)
+    if isinstance(value, list) and len(value) == 1:
+        return text_of({"answer": value[0]}, "answer", place)
+    return text_of(row, task.answer_column, place)
 
 
 def _scores_itself(task: Dataset, problem: Problem) -> bool:

@@ -9,8 +9,21 @@ from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown
 from rollouts.tasks.dataset import Competition, Dataset, Gsm8k
 from rollouts.tasks.programs import HumanEval, Mbpp, Programs
+from rollouts.tasks.reasoning_gym import ReasoningGym
+from rollouts.tasks.verifiers import Verifiers
 
-SingleTask = Arithmetic | Countdown | Gsm8k | Competition | Dataset | HumanEval | Mbpp | Programs
+SingleTask = (
+    Arithmetic
+    | Countdown
+    | Gsm8k
+    | Competition
+    | Dataset
+    | HumanEval
+    | Mbpp
+    | Programs
+    | ReasoningGym
+    | Verifiers
+)
 
 
 @dataclass(frozen=True, kw_only=True)
