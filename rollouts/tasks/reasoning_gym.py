@@ -220,7 +220,7 @@ def _dataset(task: ReasoningGym) -> Any:
     known = _known()
     if task.dataset not in known:
         near = get_close_matches(task.dataset, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "."
         names = ", ".join(sorted(set(known) - set(REFUSED)))
         raise ValueError(f"reasoning-gym has no {task.dataset!r}{hint} It has {names}")
     make, settings = known[task.dataset]
