@@ -10,6 +10,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -63,27 +64,43 @@ def question(row: dict[str, Any]) -> str:
     return next(row[name] for name in QUESTIONS if name in row)
 
 
-def measure(data: Path | None) -> dict[str, float | None]:
-    """Print the confusion table, the mistakes and the mix; return the figures."""
+def measure(data: Path | None, labels: Path | None = None) -> dict[str, float | None]:
+    """Print the confusion tables, the mistakes and the mix; return the figures.
+
+    With `labels`, another file of labelled rows takes the place of both of ours.
+    """
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)
-    rows = [*read_rows(LABELS), *blind_rows(data)]
-    ours = [graded(row) for row in rows]
-    theirs = [graded_by_math_verify(row) for row in rows]
-    print_table(rows, ours, theirs)
-    for row, said in zip(rows, ours, strict=True):
-        if said != row["right"]:
-            print(f"ours says {said}: {json.dumps(row)}")
+    if labels is not None:
+        files = {labels.name: [renamed(row) for row in read_rows(labels)]}
+    else:
+        files = {LABELS.name: read_rows(LABELS), BLIND.name: blind_rows(data)}
+    rows = [row for each in files.values() for row in each]
+    ours = {name: [graded(row) for row in each] for name, each in files.items()}
+    theirs = {name: [graded_by_math_verify(row) for row in each] for name, each in files.items()}
+    for name, each in files.items():
+        print(f"{name}: {len(each)} rows, {sum('source' in row for row in each)} of data sets")
+        print_table(each, ours[name], theirs[name])
+        for row, said in zip(each, ours[name], strict=True):
+            if said != row["right"]:
+                shown = {key: value for key, value in row.items() if key != "problem"}
+                print(f"ours says {said}: {json.dumps(shown)}")
     figures: dict[str, float | None] = {
-        **rates("math", rows, ours),
-        **rates("math_math_verify", rows, theirs),
+        **rates("math", rows, list(chain(*ours.values()))),
+        **rates("math_verify", rows, list(chain(*theirs.values()))),
         "math_speedup": None,
         "math500_speedup": None,
     }
-    figures = {name.replace("math_math_", "math_"): value for name, value in figures.items()}
     if data is not None:
         figures["math_speedup"] = speedup("GSM8K", gsm8k_pairs(data))
         figures["math500_speedup"] = speedup("MATH-500", math500_pairs(data))
     return figures
+
+
+def renamed(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a foreign file: `answer` for our `reference`, `correct` or `label` for `right`."""
+    right = next(row[name] for name in ("right", "correct", "label") if name in row)
+    reference = row.get("reference", row.get("answer"))
+    return {"kind": "all", **row, "reference": str(reference), "right": bool(right)}
 
 
 def graded(row: dict[str, Any]) -> bool:
@@ -133,7 +150,7 @@ def print_table(rows: list[dict[str, Any]], ours: list[bool], theirs: list[bool]
         f"{'kind':15} {'right':>5} {'wrong':>5} {'ours FN':>8} {'FP':>3} {'math-verify FN':>15} {'FP':>3}"
     )
     kinds = sorted({row["kind"] for row in rows})
-    for kind in [*kinds, "all"]:
+    for kind in [*(kind for kind in kinds if kind != "all"), "all"]:
         here = [i for i, row in enumerate(rows) if kind in (row["kind"], "all")]
         right = [i for i in here if rows[i]["right"]]
         wrong = [i for i in here if not rows[i]["right"]]
