@@ -14,7 +14,7 @@ from rewards.spelling import plain
 from rewards.units import CURRENCIES, Unit, known_unit
 
 _ROUNDING = re.compile(
-    r"\b(?:round(?:ed|ing)?\b|to the nearest|nearest (?:tenth|hundredth|thousandth|integer|whole|"
+    r"\b(?:rounded\b|rounding\b|round\s+(?:your|the|to|off|up|down|it|each|all|any|\\?\$?\s*[0-9])|to the nearest|nearest (?:tenth|hundredth|thousandth|integer|whole|"
     r"ten|hundred|thousand|cent|dollar|percent|degree)|decimal places?|significant (?:figures?|digits?)|"
     r"approximat\w*|correct to|estimate)",
     re.IGNORECASE,
@@ -35,8 +35,8 @@ _ORDER = re.compile(
     r"(?<!the )\b(?:answers?|arrange|list|give|write|enter|express|state)\b[^.?!]*"
     r"\bin (?!any|either|no)(?:[a-z]+ ){1,3}order\b"
     r"|\bin (?:this|that) order\b|\border(?:ed)? (?:from|by|the)|\barrange\b|\bsort\b|\brespectively\b|"
-    r"\bfirst (?:two|three|four|five|six|[2-9]) terms\b|\bfrom (?:least|smallest|lowest|largest|"
-    r"greatest|highest) to\b|\b([a-z])\([^()]{1,6}\)[\s,$]{1,6}(?:and[\s$]{1,3})?\1\([^()]{1,6}\)"
+    r"\bfirst (?:two|three|four|five|six|[2-9]) terms\b|\bfrom (?:least|first|last|[a-z]+est) "
+    r"to\b|\b([a-z])\([^()]{1,6}\)[\s,$]{1,6}(?:and[\s$]{1,3})?\1\([^()]{1,6}\)"
     r"[\s,$]{1,6}(?:and[\s$]{1,3})?\1\(",
     re.IGNORECASE,
 )
@@ -48,13 +48,17 @@ _PERCENT = re.compile(r"percent|%", re.IGNORECASE)
 _WORD = r"[A-Za-z]+"
 _UNIT = re.compile(
     rf"\b(?:in|how many|number of|nearest|units? of)\s+((?:(?:square|cubic)\s+)?{_WORD}"
-    rf"(?:\s+per\s+{_WORD})?)",
+    rf"(?:\s+per\s+{_WORD}|\s*/\s*{_WORD})?)",
     re.IGNORECASE,
 )
 _ANY_UNIT = re.compile(rf"(?<=[0-9])\s*({_WORD})|\b({_WORD}s)\b")
 _NOUN = re.compile(
     r"\b(?:which|what)\s+(?:(?:kind|type|sort)s?\s+of\s+)?([a-z]+(?:\s+[a-z]+)?)|\b(function|number)\b"
 )
+_AREA = re.compile(r"area|squared?\b|rectang|\^\s*\{?2", re.IGNORECASE)
+_VOLUME = re.compile(r"volume|cubic|capacity|cubes?\b|\^\s*\{?3", re.IGNORECASE)
+_POWER = {"length^2": 2, "length^3": 3}
+_OPTION = re.compile(r"\(\s*([A-P])\s*\)\s*(.*?)(?=\(\s*[A-P]\s*\)|\n|$)")
 _BASES = {
     "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
     "ten": 10, "twelve": 12, "sixteen": 16, "binary": 2, "octal": 8, "decimal": 10, "hexadecimal": 16,
@@ -85,6 +89,8 @@ class Asked:
             counts of its dimension.
         base: Of the numeral asked for, the last base that is named.
         nouns: What is asked for by "which" or "what kind of", which an answer may repeat.
+        max_power: 2 for a problem that speaks of areas, 3 of volumes, else 1.
+        options: Letters to choose from, each with its text.
     """
 
     rounding: Rounding | None = None
@@ -93,6 +99,8 @@ class Asked:
     units: tuple[Unit, ...] = ()
     base: int | None = None
     nouns: frozenset[str] = frozenset()
+    max_power: int = 3
+    options: tuple[tuple[str, str], ...] = ()
 
     def factor(self, words: str) -> Fraction | None:
         """What an amount in this unit is times one in the unit asked for; None if it is neither.
@@ -103,6 +111,8 @@ class Asked:
         unit = known_unit(words)
         if unit is None or unit in self.units:
             return Fraction(1)
+        if _POWER.get(unit[0], 0) > self.max_power:
+            return None
         kinds = {kind for kind, _ in self.units}
         for rivals in ({"angle", "radian"}, CURRENCIES):
             if unit[0] in rivals - kinds and kinds & rivals:
@@ -130,6 +140,8 @@ def asked_by(prompt: str) -> Asked:
         in_order=any(_ORDER.search(sentence) for sentence in _TASK.findall(prompt)),
         percent=_PERCENT.search(prompt) is not None,
         units=_units(prompt),
+        max_power=3 if _VOLUME.search(prompt) else 2 if _AREA.search(prompt) else 1,
+        options=_options(prompt),
         nouns=frozenset(" ".join(map(" ".join, _NOUN.findall(prompt.lower()))).split()),
         base=int(base) if base.isdecimal() and len(base) < 3 else _BASES.get(base),
     )
@@ -158,6 +170,15 @@ def rounding_of(prompt: str) -> Rounding | None:
         word = nearest[1].lower()
         return Rounding(place=Fraction(word) if "." in word else _STEPS.get(word, Fraction(1)))
     return Rounding()
+
+
+def _options(prompt: str) -> tuple[tuple[str, str], ...]:
+    """The options "(A) 2 (B) 3" of a problem, if their letters follow each other from A."""
+    if "(A)" not in prompt or "(B)" not in prompt:
+        return ()
+    found = _OPTION.findall("\n".join(map(plain, prompt.splitlines())))
+    letters = "".join(letter for letter, _ in found)
+    return tuple(found) if "ABCDEFGHIJKLMNOP".startswith(letters) else ()
 
 
 def _units(prompt: str) -> tuple[Unit, ...]:

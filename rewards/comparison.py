@@ -92,7 +92,7 @@ def _mixed(a: Form, b: Form) -> bool | None:
 def _same_many(a: Many, b: Many) -> bool | None:
     """Without order and repetition; a list of inequalities is a set of reals.
 
-    A list that names each of its values, "b = 0, a = 1", has the order of the names.
+    A list that names each of its values, "b = 0, a = 1", has the order of the names, or its own.
     """
     if any(_is_inequality(item) for item in (*a.items, *b.items)):
         try:
@@ -102,7 +102,8 @@ def _same_many(a: Many, b: Many) -> bool | None:
     if all(isinstance(item, Scalar) for item in a.items) and a.kind != "set":
         names = [_solved(item) if isinstance(item, Relation) else None for item in b.items]
         if len({name[0] for name in names if name}) == len(b.items) > 1:
-            return _ordered(b, Bracket(opening="(", closing=")", items=a.items))
+            whole = Bracket(opening="(", closing=")", items=a.items)
+            return _any((_in_order(a.items, b.items), _ordered(b, whole)))
     return _all((_contained(a.items, b.items), _contained(b.items, a.items)))
 
 

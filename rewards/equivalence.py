@@ -7,6 +7,7 @@ raise `TooLarge`.
 """
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 from rewards.asked import NOTHING, Asked, Rounding
@@ -45,10 +46,11 @@ _UNIT_OF_ITEM = re.compile(
     r"(?<=[0-9])\s+([A-Za-z]+(?:/[A-Za-z]+|\s+old)?)(?=\s*(?:[,;)]|and\b|$))"
 )
 _MIXED = re.compile(r"^([0-9]+) and ([0-9]+\s*/\s*[0-9]+)$")
+_MODULUS = re.compile(r"\s*\(?\s*\\?p?mod\s*\{?\s*[0-9]+\s*\}?\s*\)?$")
 _MONEY = re.compile(r"[$\u20ac\u00a3]\s?(?=[0-9.])")
 _RATIO = re.compile(r"(?<=[0-9])\s+to\s+(?=[0-9])")
 _FUNCTION = re.compile(
-    r"[A-Za-z]'*(?:\s*\^\s*\{?\s*-\s*1\s*\}?)?\s*\(\s*[A-Za-z]\s*\)\s*=(?=[^=]*$)"
+    r"(?:\\frac\s*\{\s*\w[\w{}]*\(\w\)\s*\}\s*\{\s*\w[\w{}]*\(\w\)\s*\}|[A-Za-z]'*(?:\s*\^\s*\{?\s*-\s*1\s*\}?)?\s*\(\s*[A-Za-z]\s*\))\s*=(?=[^=]*$)"
 )
 _INDEXED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])\s*_\s*\{?\s*[0-9]\s*\}?\s*=")
 _GROUPED = re.compile(r"\{(\w)\}")
@@ -84,7 +86,11 @@ def equivalent(reference: str, answer: str, *, asked: Asked = NOTHING) -> bool |
     choice = _CHOICE.fullmatch(a)
     if choice:
         chosen = chosen_letter(b)
+        if chosen is None and (option := dict(asked.options).get(choice[1])):
+            return equivalent(option, answer, asked=replace(asked, options=()))
         return chosen == choice[1] if chosen else _by_form(a, b, asked, reference)
+    if asked.options and (option := dict(asked.options).get(chosen_letter(b) or "")):
+        return equivalent(reference, option, asked=replace(asked, options=()))
     for decided in (same_clock(a, b), same_duration(a, b, asked.units), same_date(a, b)):
         if decided is not None:
             return decided
@@ -108,7 +114,7 @@ def _spelled(text: str) -> str:
     text = _COUNTED.sub(_counted, _CLAUSE.sub("", text))
     if "," in text or ";" in text:
         text = _UNIT_OF_ITEM.sub(lambda m: "" if known_unit(m[1]) else m[0], text)
-    text = _MIXED.sub(r"\1 \2", text)
+    text = _MODULUS.sub("", _MIXED.sub(r"\1 \2", text))
     return _RATIO.sub(":", text) if _RATIO.search(text) and text[-1].isdigit() else text
 
 
@@ -122,6 +128,8 @@ def _without_names(a: str, b: str) -> tuple[str, str]:
     if first and second:
         same_name = first[0].replace(" ", "") == second[0].replace(" ", "")
         return (a[first.end() :], b[second.end() :]) if same_name else (a, b)
+    if second and re.match(rf"{b[0]}\s*=", a):
+        return a[a.index("=") + 1 :], b[second.end() :].strip()
     if first and "=" not in b:
         return a[first.end() :].strip(), b
     if second and "=" not in a:

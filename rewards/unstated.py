@@ -18,7 +18,7 @@ from rewards.phrases import (
     WORDS,
     last_number,
 )
-from rewards.spelling import PICTURES
+from rewards.spelling import PICTURES, plain
 from rewards.units import known_unit
 
 _CHOICE = re.compile(
@@ -42,6 +42,7 @@ _TIME = re.compile(
     r"(?<![0-9:])[0-9]{1,4}\s*:\s*[0-9]{1,4}(?::[0-9]+)*(?:\s*[ap]\.?\s?m\b\.?)?", re.I
 )
 _SAYS = re.compile(r"\b(?:is|are|equals|to)\b")
+_CUT = re.compile(r"(?:\b[A-Za-z]+\W+){2}[A-Za-z]+\s*$")  # a sentence without an end
 _HENCE = re.compile(r"[,;:]\s*(?:so|thus|hence|therefore|then)\b,?\s*", re.IGNORECASE)
 _UNIT = re.compile(r"\s*(%|\u00b0|[A-Za-z]+(?:(?:\s+per\s+|/)[A-Za-z]+)?)")
 _LARGER = re.compile(r"[0-9]+ ([A-Za-z]+)(?: and|,)? $")  # 5 hours and 34 minutes
@@ -130,7 +131,8 @@ def _listed(sentence: str) -> str | None:
 def _last_formulas(end: str) -> str | None:
     """The formulas at the end, several if only commas and "and" or "or" stand between them."""
     found = list(MATH.finditer(end))
-    if not found or re.search(r"[0-9]", end[found[-1].end() :]):
+    after = end[found[-1].end() :] if found else ""
+    if not found or re.search("[0-9]", after) or _SAYS.search(after) or _CUT.search(after):
         return None
     contents = [next(filter(None, found[-1].groups()))]
     joiner = ", "
@@ -183,6 +185,7 @@ def second_answer(text: str, reference: str, is_stated: bool) -> str | None:
     Examples: "4 more than 48,651 gives 48,655" has "48,655"; of "speed 6 km/h, current 4 km/h"
     the values, if the reference is a list.
     """
+    text = plain(text)
     if _CODE.search(text) or re.search("['\"`]", text) or len(text) > MAX_WHOLE:
         return None
     if _LIST.search(reference) and (found := _listed(text)):

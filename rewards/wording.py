@@ -20,7 +20,9 @@ def same_words(a: str, b: str, asked: Asked) -> bool:
 
     What was asked for may be repeated or not: "right triangle" to "What kind of triangle ...?".
     """
-    first, second = (sorted(map(_words, _AND.split(text))) for text in (a, b))
+    first, second = ([_words(part) for part in _AND.split(text)] for text in (a, b))
+    if not asked.in_order:
+        first, second = sorted(first), sorted(second)
     if not _words(a) or len(first) != len(second):
         return False
     if first == second:

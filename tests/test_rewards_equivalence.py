@@ -81,6 +81,11 @@ SAME = [
     ("4", "4 more green apples"),
     (r"\frac{5}{12}", "5/12 of an hour"),
     (r"30 \text{ cm}", "300 mm long"),
+    ("3", r"3 \pmod{7}"),
+    ("y = 5e^{2x}", r"y(x) = 5\exp(2x)"),
+    (r"\frac{1}{s}", r"\frac{V_o(s)}{V_i(s)} = \frac{1}{s}"),
+    ("16, 3", "w=16, d=3"),
+    ("3, 16", "w=16, d=3"),
 ]
 DIFFERENT = [
     (r"1+\frac{1}{e}", r"1-\frac{1}{e}"),
@@ -141,6 +146,17 @@ PROBLEMS = [
     ("Which shop is cheaper?", "Smith's shop", "Smith", True),
     ("Is the function odd, even or neither?", "even", "neither even", False),
     ("How many minutes does it take?", "334", "5 hours and 34 minutes", True),
+    ("How many rounds are it?", "363", "362.5", False),
+    ("Round it to the nearest integer.", "363", "362.5", True),
+    ("What is the perimeter, if a side has 9 cm?", "38", r"38 \text{ cm}^2", False),
+    ("What is its area, if a side has 9 cm?", "38", r"38 \text{ cm}^2", True),
+    ("What is its speed in km/h?", "60", r"60 \text{ m/s}", False),
+    ("List them from first to last.", r"\text{Cy, Ann, Bob}", "Ann, Cy, Bob", False),
+    ("Who are they?", r"\text{Cy, Ann, Bob}", "Ann, Cy, Bob", True),
+    ("Which is it? (A) 21 (B) 29", "B", "29", True),
+    ("Which is it? (A) 21 (B) 29", "B", "21", False),
+    (r"Which is it? $\textbf{(A)}\ 21 \qquad \textbf{(B)}\ 29$", "29", r"\textbf{(B)}", True),
+    (r"Which is it? $\textbf{(A)}\ 21 \qquad \textbf{(B)}\ 29$", "29", "A", False),
 ]
 
 
