@@ -6,7 +6,7 @@ The rules, in order; the first that finds something decides:
 2. the last balanced `\boxed{...}`,
 3. the rest of the line after the last `####`,
 4. the last phrase: "the answer is ...", "Final answer: ...", to the end of its sentence,
-5. leniently, rewards/unstated.py: bold, all of a short text, the last formula, the last number.
+5. leniently, rewards/maths/unstated.py: bold, all of a short text, the last formula, the last number.
 
 An answer stated and empty is no answer; nothing stands in for it. Two things change the find:
 
@@ -25,7 +25,7 @@ not decided here.
 import itertools
 import re
 
-from rewards.phrases import (
+from rewards.maths.phrases import (
     CORRECTION,
     MAX_WHOLE,
     alternatives,
@@ -33,7 +33,7 @@ from rewards.phrases import (
     last_number,
     phrased_answers,
 )
-from rewards.spelling import plain
+from rewards.maths.spelling import plain
 
 MAX_ALTERNATIVES = 16
 """Answers side by side that are returned; the last ones."""

@@ -1,8 +1,8 @@
 r"""Whether an answer is the reference in another spelling: numbers, words, choices, formulas.
 
 The first of these that can tell decides: equal characters, exact numbers (rewards/numeric.py),
-a choice letter, forms compared by their values (rewards/comparison.py), words, math-verify
-(rewards/symbolic.py). Nothing here is unbounded in what the text asks for; long or huge answers
+a choice letter, forms compared by their values (rewards/maths/comparison.py), words, math-verify
+(rewards/maths/symbolic.py). Nothing here is unbounded in what the text asks for; long or huge answers
 raise `TooLarge`.
 """
 
@@ -10,19 +10,19 @@ import re
 from dataclasses import replace
 from fractions import Fraction
 
-from rewards.asked import NOTHING, Asked, Rounding
-from rewards.comparison import in_order, same
-from rewards.forms import Form, Scalar, read_form
-from rewards.latex import Unreadable
-from rewards.notations import same_clock, same_date, same_duration, same_numeral
+from rewards.maths.asked import NOTHING, Asked, Rounding
+from rewards.maths.comparison import in_order, same
+from rewards.maths.forms import Form, Scalar, read_form
+from rewards.maths.latex import Unreadable
+from rewards.maths.notations import same_clock, same_date, same_duration, same_numeral
+from rewards.maths.precision import DIGITS, TooLarge, Undefined, inexact, is_real
+from rewards.maths.spelling import plain, strip_group
+from rewards.maths.symbolic import symbolically_equal
+from rewards.maths.trees import Node, operations
+from rewards.maths.units import is_unit_phrase, known_unit
+from rewards.maths.values import evaluate
+from rewards.maths.wording import chosen_letter, same_words
 from rewards.numeric import Quantity, plain_quantity, quantities_equal
-from rewards.precision import DIGITS, TooLarge, Undefined, inexact, is_real
-from rewards.spelling import plain, strip_group
-from rewards.symbolic import symbolically_equal
-from rewards.trees import Node, operations
-from rewards.units import is_unit_phrase, known_unit
-from rewards.values import evaluate
-from rewards.wording import chosen_letter, same_words
 
 MAX_LENGTH = 1000
 """Characters of an answer; a longer one is too large."""

@@ -7,14 +7,14 @@ grade what follows the last `</think>`, by the rules of rewards/answers.py.
 from fractions import Fraction
 
 from rewards.answers import after_thinking, stated_answer, stated_answers
-from rewards.asked import asked_by, text_of
 from rewards.equivalence import equivalent, is_choice
+from rewards.maths.asked import asked_by, text_of
+from rewards.maths.phrases import last_number
+from rewards.maths.precision import TooLarge
+from rewards.maths.unstated import second_answer, unstated_answer
 from rewards.numeric import is_too_large, parse_number
-from rewards.phrases import last_number
-from rewards.precision import TooLarge
 from rewards.problem import Problem, Response, Score, Verdict
 from rewards.purity import pure
-from rewards.unstated import second_answer, unstated_answer
 
 
 @pure(version="1", reads=("prompt", "answer", "text", "prefill"))

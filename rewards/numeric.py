@@ -9,9 +9,9 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rewards.number_words import read_words
-from rewards.spelling import plain
-from rewards.units import is_unit_phrase, known_unit, same_amount
+from rewards.maths.number_words import read_words
+from rewards.maths.spelling import plain
+from rewards.maths.units import is_unit_phrase, known_unit, same_amount
 
 MAX_LENGTH = 64
 """Characters; a longer answer is too large to be read as a number."""
@@ -97,7 +97,7 @@ def parse_quantity(text: str) -> Quantity | None:
 
 
 def plain_quantity(text: str) -> Quantity | None:
-    """The same for a text that rewards/spelling.py has written."""
+    """The same for a text that rewards/maths/spelling.py has written."""
     if len(text) > MAX_LENGTH:
         return None
     text = _scientific(text)

@@ -3,9 +3,9 @@ from fractions import Fraction
 
 import pytest
 
-from rewards.asked import Asked, Rounding, asked_by
 from rewards.equivalence import equivalent, is_choice
-from rewards.precision import TooLarge
+from rewards.maths.asked import Asked, Rounding, asked_by
+from rewards.maths.precision import TooLarge
 
 SAME = [
     (r"\frac{1}{\sqrt{n}}", r"\sqrt{\frac{1}{n}}"),

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.asked import Rounding, rounding_of
 from rewards.mathematics import math_reward, numeric_reward
+from rewards.maths.asked import Rounding, rounding_of
 from rewards.problem import Problem, Response, Verdict
 
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from rewards.symbolic import affordable, symbolically_equal
+from rewards.maths.symbolic import affordable, symbolically_equal
 
 COSTLY = [
     r"1e999999999+\log_{10}(10^{10^{10}})",

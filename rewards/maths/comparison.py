@@ -1,6 +1,6 @@
-"""Whether two answers that were read (rewards/forms.py) say the same; None if it cannot be told.
+"""Whether two answers that were read (rewards/maths/forms.py) say the same; None if it cannot be told.
 
-Values are compared at several points (rewards/identity.py), lists and sets without order, tuples
+Values are compared at several points (rewards/maths/identity.py), lists and sets without order, tuples
 in order, intervals as sets of reals, equations up to a constant factor.
 """
 
@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Any
 
-from rewards.forms import Bracket, Form, Grid, Many, Relation, Scalar, Union, Without
-from rewards.identity import MIN_POINTS, agree, points_for
-from rewards.precision import Undefined, inexact, is_real, values_equal
-from rewards.regions import NotARegion, region
-from rewards.trees import Node, number, variables
-from rewards.values import evaluate
+from rewards.maths.forms import Bracket, Form, Grid, Many, Relation, Scalar, Union, Without
+from rewards.maths.identity import MIN_POINTS, agree, points_for
+from rewards.maths.precision import Undefined, inexact, is_real, values_equal
+from rewards.maths.regions import NotARegion, region
+from rewards.maths.trees import Node, number, variables
+from rewards.maths.values import evaluate
 
 CLOSE_FRAC = 0.01
 """How far apart, of the larger, the sides of an "about equal" sign may be."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
-from rewards.precision import (
+from rewards.maths.precision import (
     CONTEXTS,
     TooLarge,
     Undefined,
@@ -18,7 +18,7 @@ from rewards.precision import (
     is_real,
     values_equal,
 )
-from rewards.trees import Node
+from rewards.maths.trees import Node
 
 MAX_BITS = 60_000
 """Of an exact integer."""

@@ -1,8 +1,8 @@
-"""Answers in words, and the letters of options, in the spelling of rewards/spelling.py."""
+"""Answers in words, and the letters of options, in the spelling of rewards/maths/spelling.py."""
 
 import re
 
-from rewards.asked import Asked
+from rewards.maths.asked import Asked
 
 _CHOSEN = re.compile(
     r"(?:(?:the )?(?:correct )?(?:answer|option|choice)(?: is)?:? ?)*[(\[]?([A-Za-z])(?:[)\]][.:,]?|[.:,])?"

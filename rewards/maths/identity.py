@@ -6,9 +6,9 @@ where they differ is a proof that they are not.
 
 from fractions import Fraction
 
-from rewards.precision import Undefined, values_equal
-from rewards.trees import Node, operations, variables
-from rewards.values import evaluate
+from rewards.maths.precision import Undefined, values_equal
+from rewards.maths.trees import Node, operations, variables
+from rewards.maths.values import evaluate
 
 MIN_POINTS = 3
 """Points where both expressions must be defined before they can be called equal."""

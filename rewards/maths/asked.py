@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
+from rewards.maths.spelling import plain
+from rewards.maths.units import CURRENCIES, Unit, known_unit
 from rewards.problem import Problem
-from rewards.spelling import plain
-from rewards.units import CURRENCIES, Unit, known_unit
 
 _ROUNDING = re.compile(
     r"\b(?:rounded\b|rounding\b|round\s+(?:your|the|to|off|up|down|it|each|all|any|\\?\$?\s*[0-9])|to the nearest|nearest (?:tenth|hundredth|thousandth|integer|whole|"

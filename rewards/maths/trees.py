@@ -1,4 +1,4 @@
-"""Trees of expressions, as rewards/latex.py reads them: what is in them, and how high they are.
+"""Trees of expressions, as rewards/maths/latex.py reads them: what is in them, and how high they are.
 
 A node is `(operation, operand, ...)`; operands that are no nodes are names and numbers.
 """

@@ -1,14 +1,14 @@
 """Answers with a notation of their own: numerals with a base, times of day, durations, dates.
 
 Each function says whether two answers are the same in one notation, or None where they are not
-both in it. Texts are in the spelling of rewards/spelling.py.
+both in it. Texts are in the spelling of rewards/maths/spelling.py.
 """
 
 import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from rewards.units import Unit, known_unit
+from rewards.maths.units import Unit, known_unit
 
 _BASED = re.compile(r"(-?)0*([0-9A-Z]*(?:\.[0-9A-Z]+)?)(?:_\{?([0-9]+|[a-z]+)\}?)?")
 _BASES = {"two": "2", "three": "3", "five": "5", "eight": "8", "ten": "10", "sixteen": "16"}

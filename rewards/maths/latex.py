@@ -1,7 +1,7 @@
 r"""Reads a mathematical expression, LaTeX or plain, into a tree of tuples. Evaluates nothing.
 
 A node is `(operation, operand, ...)`: ("number", Fraction), ("variable", name), ("add", a, b),
-("power", a, b), ("sqrt", a) and so on; rewards/values.py gives them values. Numbers, the usual
+("power", a, b), ("sqrt", a) and so on; rewards/maths/values.py gives them values. Numbers, the usual
 functions, roots, factorials, binomials, floors, absolute values, \pm, degrees, numerals with a
 base, finite sums and products are read. Integrals, limits and matrices are not: `Unreadable`.
 """
@@ -9,7 +9,7 @@ base, finite sums and products are read. Integrals, limits and matrices are not:
 from fractions import Fraction
 from typing import Any
 
-from rewards.tokens import (
+from rewards.maths.tokens import (
     ACCENTS,
     CONSTANTS,
     FUNCTIONS,
@@ -19,7 +19,7 @@ from rewards.tokens import (
     Unreadable,
     split_words,
 )
-from rewards.trees import Node, height, number
+from rewards.maths.trees import Node, height, number
 
 MAX_LENGTH = 1000
 """Characters of an expression."""
@@ -38,7 +38,7 @@ _OPAQUE = frozenset("fgh")  # f(x) is a function's value; any other letter multi
 
 
 def read_expression(text: str) -> Node:
-    r"""The tree of `text`, all of it, as rewards/spelling.py writes it.
+    r"""The tree of `text`, all of it, as rewards/maths/spelling.py writes it.
 
     Examples: "2x^2" is ("multiply", 2, ("power", x, 2)) with numbers and variables as nodes;
     "3\frac{1}{2}" is the mixed number 7/2.

@@ -2,8 +2,8 @@ from fractions import Fraction
 
 import pytest
 
-from rewards.notations import same_clock, same_date, same_duration, same_numeral
-from rewards.number_words import number_words, read_words
+from rewards.maths.notations import same_clock, same_date, same_duration, same_numeral
+from rewards.maths.number_words import number_words, read_words
 
 
 @pytest.mark.parametrize(

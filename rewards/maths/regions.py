@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-from rewards.forms import Bracket, Form, Many, Relation, Scalar, Union, Without
-from rewards.precision import Undefined, inexact, is_real, values_equal
-from rewards.trees import Node, variables
-from rewards.values import evaluate
+from rewards.maths.forms import Bracket, Form, Many, Relation, Scalar, Union, Without
+from rewards.maths.precision import Undefined, inexact, is_real, values_equal
+from rewards.maths.trees import Node, variables
+from rewards.maths.values import evaluate
 
 NAMES = ("variable", "opaque")
 """What an inequality may be about: x, or f(x) for a range."""

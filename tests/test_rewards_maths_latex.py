@@ -2,9 +2,9 @@ from fractions import Fraction
 
 import pytest
 
-from rewards.latex import MAX_DEPTH, MAX_LENGTH, Unreadable, read_expression
-from rewards.trees import operations, variables
-from rewards.values import evaluate
+from rewards.maths.latex import MAX_DEPTH, MAX_LENGTH, Unreadable, read_expression
+from rewards.maths.trees import operations, variables
+from rewards.maths.values import evaluate
 
 X = {"x": Fraction(3), "y": Fraction(5), "n": Fraction(4), "k": Fraction(2)}
 

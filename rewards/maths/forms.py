@@ -1,17 +1,17 @@
 r"""The form of an answer: a value, several, a tuple, an interval, an equation, a matrix.
 
-`read_form` takes a text in the spelling of rewards/spelling.py. What the forms mean to each
-other is decided in rewards/comparison.py.
+`read_form` takes a text in the spelling of rewards/maths/spelling.py. What the forms mean to each
+other is decided in rewards/maths/comparison.py.
 """
 
 import itertools
 import re
 from dataclasses import dataclass
 
-from rewards.latex import Unreadable, read_expression
-from rewards.separators import encloses, split_at, top_level, without_thousands
-from rewards.spelling import strip_group
-from rewards.trees import Node, operations
+from rewards.maths.latex import Unreadable, read_expression
+from rewards.maths.separators import encloses, split_at, top_level, without_thousands
+from rewards.maths.spelling import strip_group
+from rewards.maths.trees import Node, operations
 
 MAX_ITEMS = 64
 """Of a list, a set or a matrix."""

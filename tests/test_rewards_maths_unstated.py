@@ -1,6 +1,6 @@
 import pytest
 
-from rewards.unstated import second_answer, unstated_answer
+from rewards.maths.unstated import second_answer, unstated_answer
 
 
 @pytest.mark.parametrize(

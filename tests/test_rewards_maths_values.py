@@ -4,9 +4,9 @@ from fractions import Fraction
 import mpmath
 import pytest
 
-from rewards.latex import read_expression
-from rewards.precision import TooLarge, Undefined, values_equal
-from rewards.values import evaluate
+from rewards.maths.latex import read_expression
+from rewards.maths.precision import TooLarge, Undefined, values_equal
+from rewards.maths.values import evaluate
 
 
 def value(text, **point):

@@ -8,8 +8,8 @@ Nothing here is far from the end of the text.
 import itertools
 import re
 
-from rewards.number_words import number_words
-from rewards.phrases import (
+from rewards.maths.number_words import number_words
+from rewards.maths.phrases import (
     LAST_NUMBER,
     MATH,
     MAX_WHOLE,
@@ -18,8 +18,8 @@ from rewards.phrases import (
     WORDS,
     last_number,
 )
-from rewards.spelling import PICTURES, plain
-from rewards.units import known_unit
+from rewards.maths.spelling import PICTURES, plain
+from rewards.maths.units import known_unit
 
 _CHOICE = re.compile(
     r"\(([A-P])\)|\b(?:option|choice|choose|select|pick)\W{0,4}([A-P])\b|^\W{0,4}([A-P])\W{0,4}$"

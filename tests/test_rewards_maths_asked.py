@@ -2,7 +2,7 @@ from fractions import Fraction
 
 import pytest
 
-from rewards.asked import NOTHING, asked_by, text_of
+from rewards.maths.asked import NOTHING, asked_by, text_of
 from rewards.problem import Problem
 
 

@@ -1,4 +1,4 @@
-r"""The second opinion: math-verify on what rewards/latex.py does not read.
+r"""The second opinion: math-verify on what rewards/maths/latex.py does not read.
 
 math-verify's own time limit is an alarm signal, which works in a main thread only, so it is
 given none; caps on the text keep sympy's work small. A yes counts only with equal values.

@@ -1,7 +1,7 @@
 import pytest
 
 from rewards.answers import stated_answers
-from rewards.phrases import last_number
+from rewards.maths.phrases import last_number
 
 
 @pytest.mark.parametrize(
