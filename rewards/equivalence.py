@@ -12,11 +12,12 @@ from fractions import Fraction
 
 from rewards.maths.asked import NOTHING, Asked, Rounding
 from rewards.maths.comparison import in_order, same
-from rewards.maths.forms import Form, Scalar, read_form
+from rewards.maths.form_reader import read_form
+from rewards.maths.forms import Form, Scalar
 from rewards.maths.latex import Unreadable
+from rewards.maths.normal import spelled, without_names
 from rewards.maths.notations import same_clock, same_date, same_duration, same_numeral
 from rewards.maths.precision import DIGITS, TooLarge, Undefined, inexact, is_real
-from rewards.maths.spelling import plain, strip_group
 from rewards.maths.symbolic import symbolically_equal
 from rewards.maths.trees import Node, operations
 from rewards.maths.units import is_unit_phrase, known_unit
@@ -30,7 +31,6 @@ MAX_LENGTH = 1000
 MIN_DECIMALS = 2
 """Digits after the point of a rounded answer where the problem does not say how many."""
 
-_PREFIX = re.compile(r"(?:\\approx|\\therefore|\\implies|\\Rightarrow|=|:)\s*")
 _CHOICE = re.compile(r"\(?([A-P])\)?")
 _LABELLED = re.compile(r"\(?[A-P](?:\)|\.|:)[.:]?\s*(\S.*)", re.DOTALL)
 _TAIL = re.compile(
@@ -40,19 +40,7 @@ _TAIL = re.compile(
 )
 _LAST_SIDE = re.compile(r"=|\\approx")
 _ROMAN = re.compile(r"\\(?:text|mbox|mathrm|textrm|textbf|,|;| )|~")
-_CLAUSE = re.compile(r"\s(?:for (?:all|any|every|each|some)|where)\s.*", re.DOTALL)
-_COUNTED = re.compile(r"(?<=[0-9])\s+\(([A-Za-z][A-Za-z/ ]*[A-Za-z])\)")  # 5 (owls)
-_UNIT_OF_ITEM = re.compile(
-    r"(?<=[0-9])\s+([A-Za-z]+(?:/[A-Za-z]+|\s+old)?)(?=\s*(?:[,;)]|and\b|$))"
-)
-_MIXED = re.compile(r"^([0-9]+) and ([0-9]+\s*/\s*[0-9]+)$")
-_MODULUS = re.compile(r"\s*\(?\s*\\?p?mod\s*\{?\s*[0-9]+\s*\}?\s*\)?$")
 _MONEY = re.compile(r"[$\u20ac\u00a3]\s?(?=[0-9.])")
-_RATIO = re.compile(r"(?<=[0-9])\s+to\s+(?=[0-9])")
-_FUNCTION = re.compile(
-    r"(?:\\frac\s*\{\s*\w[\w{}]*\(\w\)\s*\}\s*\{\s*\w[\w{}]*\(\w\)\s*\}|[A-Za-z]'*(?:\s*\^\s*\{?\s*-\s*1\s*\}?)?\s*\(\s*[A-Za-z]\s*\))\s*=(?=[^=]*$)"
-)
-_INDEXED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])\s*_\s*\{?\s*[0-9]\s*\}?\s*=")
 _GROUPED = re.compile(r"\{(\w)\}")
 _LISTED = re.compile(r"[0-9)}];")
 _EULER = re.compile(r"(?<![A-Za-z\\])e(?![A-Za-z])")
@@ -70,7 +58,7 @@ def equivalent(reference: str, answer: str, *, asked: Asked = NOTHING) -> bool |
     """
     if len(answer) > MAX_LENGTH:
         raise TooLarge("an answer")
-    a, b = _without_names(_spelled(reference), _spelled(answer))
+    a, b = without_names(spelled(reference), spelled(answer))
     if not b:
         return None
     if _GROUPED.sub(r"\1", a.replace(" ", "")) == _GROUPED.sub(r"\1", b.replace(" ", "")):
@@ -102,41 +90,7 @@ def equivalent(reference: str, answer: str, *, asked: Asked = NOTHING) -> bool |
 
 def is_choice(reference: str) -> bool:
     """True if a reference is the letter of an option, as "C" and "\\text{(C)}" are."""
-    return _CHOICE.fullmatch(_spelled(reference)) is not None
-
-
-def _spelled(text: str) -> str:
-    text = strip_group(plain(text))
-    prefix = _PREFIX.match(text)
-    text = text[prefix.end() :] if prefix else text
-    if " " not in text:
-        return text
-    text = _COUNTED.sub(_counted, _CLAUSE.sub("", text))
-    if "," in text or ";" in text:
-        text = _UNIT_OF_ITEM.sub(lambda m: "" if known_unit(m[1]) else m[0], text)
-    text = _MODULUS.sub("", _MIXED.sub(r"\1 \2", text))
-    return _RATIO.sub(":", text) if _RATIO.search(text) and text[-1].isdigit() else text
-
-
-def _counted(match: re.Match[str]) -> str:
-    return "\u00b0" if match[1] == "degrees" else f" {match[1]}"
-
-
-def _without_names(a: str, b: str) -> tuple[str, str]:
-    """Both without "p(x) =" where the other does not say it, or says the same."""
-    first, second = _FUNCTION.match(a), _FUNCTION.match(b)
-    if first and second:
-        same_name = first[0].replace(" ", "") == second[0].replace(" ", "")
-        return (a[first.end() :], b[second.end() :]) if same_name else (a, b)
-    if second and re.match(rf"{b[0]}\s*=", a):
-        return a[a.index("=") + 1 :], b[second.end() :].strip()
-    if first and "=" not in b:
-        return a[first.end() :].strip(), b
-    if second and "=" not in a:
-        return a, b[second.end() :].strip()
-    if "_" not in a:
-        b = _INDEXED.sub(r"\1=", b)
-    return a, b
+    return _CHOICE.fullmatch(spelled(reference)) is not None
 
 
 def _as_numbers(a: str, b: str, reference: str, asked: Asked) -> bool | None:
@@ -174,11 +128,12 @@ def _rounded(
     for value, given in ((exact, answer), (answer.value, reference)):
         if given is None or given.decimals is None:
             continue
-        step = Fraction(1, 10**given.decimals)
-        if rounding.place is not None:
-            step = max(step, rounding.place)
-            if rounding.place < Fraction(1, 10**given.decimals):
-                continue
+        step, place = Fraction(1, 10**given.decimals), rounding.place
+        if place is not None:
+            finer = answer.decimals is not None and Fraction(1, 10**answer.decimals) < place
+            if place < step or (finer and answer.value % place):
+                continue  # 28.57 is not yet rounded to the integer that was asked for
+            step = place
         elif (
             given is answer
             and given.decimals < MIN_DECIMALS
@@ -272,7 +227,7 @@ def _split_unit(text: str) -> tuple[str, str]:
 
 def _rounded_form(reference: Form, answer: str, rounding: Rounding) -> bool:
     """A decimal for an exact value: 3.14 for pi, to the place that was asked for."""
-    quantity = plain_quantity(_spelled(_LAST_SIDE.split(answer)[-1]))
+    quantity = plain_quantity(spelled(_LAST_SIDE.split(answer)[-1]))
     if quantity is None or not isinstance(reference, Scalar):
         return False
     try:

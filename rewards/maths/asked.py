@@ -32,23 +32,24 @@ _STEPS = {
     "ten": Fraction(10), "hundred": Fraction(100), "thousand": Fraction(1000),
 }  # fmt: skip
 _ORDER = re.compile(
-    r"(?<!the )\b(?:answers?|arrange|list|give|write|enter|express|state)\b[^.?!]*"
+    r"(?<!the )\b(?:answers?|arrange|list|give|write|enter|express|state)\b(?:[^.?!]|\.(?=[0-9]))*"
     r"\bin (?!any|either|no)(?:[a-z]+ ){1,3}order\b"
     r"|\bin (?:this|that) order\b|\border(?:ed)? (?:from|by|the)|\barrange\b|\bsort\b|\brespectively\b|"
-    r"\bfirst (?:two|three|four|five|six|[2-9]) terms\b|\bfrom (?:least|first|last|[a-z]+est) "
+    r"\bfirst (?:two|three|four|five|six|[2-9]) terms\b|\bfrom (?:the )?(?:least|first|last|[a-z]+est) "
     r"to\b|\b([a-z])\([^()]{1,6}\)[\s,$]{1,6}(?:and[\s$]{1,3})?\1\([^()]{1,6}\)"
     r"[\s,$]{1,6}(?:and[\s$]{1,3})?\1\(",
     re.IGNORECASE,
 )
 _TASK = re.compile(
-    r"[^.?!]*\b(?:answers?|arrange|sort|list|give|write|enter|express|state|find|compute)\b[^.?!]*",
-    re.I,
+    r"(?:[^.?!]|\.(?=[0-9]))*\b(?:answers?|arrange|sort|list|give|write|enter|express|state|find|"
+    r"compute|determine|calculate|evaluate)\b(?:[^.?!]|\.(?=[0-9]))*",
+    re.IGNORECASE,
 )
 _PERCENT = re.compile(r"percent|%", re.IGNORECASE)
 _WORD = r"[A-Za-z]+"
 _UNIT = re.compile(
     rf"\b(?:in|how many|number of|nearest|units? of)\s+((?:(?:square|cubic)\s+)?{_WORD}"
-    rf"(?:\s+per\s+{_WORD}|\s*/\s*{_WORD})?)",
+    rf"(?:\s+per\s+{_WORD}|\s*/\s*{_WORD}|\s*\^\s*\{{?[23]\}}?)?)",
     re.IGNORECASE,
 )
 _ANY_UNIT = re.compile(rf"(?<=[0-9])\s*({_WORD})|\b({_WORD}s)\b")
@@ -57,7 +58,7 @@ _NOUN = re.compile(
 )
 _AREA = re.compile(r"area|squared?\b|rectang|\^\s*\{?2", re.IGNORECASE)
 _VOLUME = re.compile(r"volume|cubic|capacity|cubes?\b|\^\s*\{?3", re.IGNORECASE)
-_POWER = {"length^2": 2, "length^3": 3}
+_POWER = {"length": 1, "length^2": 2, "length^3": 3}
 _OPTION = re.compile(r"\(\s*([A-P])\s*\)\s*(.*?)(?=\(\s*[A-P]\s*\)|\n|$)")
 _BASES = {
     "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9,
@@ -90,6 +91,7 @@ class Asked:
         base: Of the numeral asked for, the last base that is named.
         nouns: What is asked for by "which" or "what kind of", which an answer may repeat.
         max_power: 2 for a problem that speaks of areas, 3 of volumes, else 1.
+        asked_power: 2 if an area is asked for in a unit, 3 for a volume.
         options: Letters to choose from, each with its text.
     """
 
@@ -100,6 +102,7 @@ class Asked:
     base: int | None = None
     nouns: frozenset[str] = frozenset()
     max_power: int = 3
+    asked_power: int = 0
     options: tuple[tuple[str, str], ...] = ()
 
     def factor(self, words: str) -> Fraction | None:
@@ -109,10 +112,13 @@ class Asked:
         all that are: nothing speaks against it then. Example: 1/100 for cents of dollars.
         """
         unit = known_unit(words)
-        if unit is None or unit in self.units:
+        if unit is None:
             return Fraction(1)
-        if _POWER.get(unit[0], 0) > self.max_power:
+        power = _POWER.get(unit[0], 0)
+        if power > self.max_power or 0 < power < self.asked_power:
             return None
+        if unit in self.units:
+            return Fraction(1)
         kinds = {kind for kind, _ in self.units}
         for rivals in ({"angle", "radian"}, CURRENCIES):
             if unit[0] in rivals - kinds and kinds & rivals:
@@ -135,12 +141,14 @@ def asked_by(prompt: str) -> Asked:
         return NOTHING
     bases = [next(filter(None, groups)).lower() for groups in _BASE.findall(prompt)]
     base = bases[-1] if bases else ""
+    units = _units(prompt)
     return Asked(
         rounding=rounding_of(prompt),
         in_order=any(_ORDER.search(sentence) for sentence in _TASK.findall(prompt)),
         percent=_PERCENT.search(prompt) is not None,
-        units=_units(prompt),
+        units=units,
         max_power=3 if _VOLUME.search(prompt) else 2 if _AREA.search(prompt) else 1,
+        asked_power=max((_POWER.get(kind, 0) for kind, _ in units[:1]), default=0),
         options=_options(prompt),
         nouns=frozenset(" ".join(map(" ".join, _NOUN.findall(prompt.lower()))).split()),
         base=int(base) if base.isdecimal() and len(base) < 3 else _BASES.get(base),

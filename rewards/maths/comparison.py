@@ -82,6 +82,9 @@ def _mixed(a: Form, b: Form) -> bool | None:
             return _vector(a, b)
         case (Bracket(), Grid()):
             return _vector(b, a)
+        case (Many(kind="list"), Relation()) if all(map(_is_name, b.sides[:-1])):
+            values = [Scalar(node=b.sides[-1])] * (len(b.sides) - 1)
+            return _in_order(a.items, values)
         case (Many(), _):
             return bool(a.items) and _all(same(item, b) for item in a.items)
         case (_, Many()):
@@ -250,7 +253,7 @@ def _is_name(side: Node | None) -> bool:
     """A side that only names what the other is: x, f(2), AB, P(A), v/c, a word."""
     if side is None or side[0] in ("variable", "opaque"):
         return True
-    return side[0] in ("multiply", "divide") and all(
+    return side[0] in ("multiply", "divide", "absolute") and all(
         part[0] == "variable" or _is_name(part) for part in side[1:]
     )
 

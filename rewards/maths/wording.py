@@ -10,7 +10,8 @@ _CHOSEN = re.compile(
 )  # fmt: skip
 _PUNCTUATION = re.compile(r"[.,;:!?'\"()\[\]{}]")
 _ORDINAL = re.compile(r"(?<=[0-9])(?:st|nd|rd|th)\b")
-_AND = re.compile(r",|\band\b|;")
+_AND = re.compile(r",|\band\b|;|=")
+_REMARK = re.compile(r"\([^()]*\)\W*$")
 _ARTICLES = frozenset(("the", "a", "an", "is", "it", "its", "are", "they", "these", "those"))
 _DENIALS = frozenset(("not", "no", "neither", "nor", "none", "or", "either", "both"))
 
@@ -20,6 +21,7 @@ def same_words(a: str, b: str, asked: Asked) -> bool:
 
     What was asked for may be repeated or not: "right triangle" to "What kind of triangle ...?".
     """
+    b = b if "(" in a else _REMARK.sub("", b)
     first, second = ([_words(part) for part in _AND.split(text)] for text in (a, b))
     if not asked.in_order:
         first, second = sorted(first), sorted(second)

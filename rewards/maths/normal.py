@@ -1,0 +1,70 @@
+"""An answer made ready for comparison: clauses, prefixes, names of functions and moduli go.
+
+Examples: "x = 5 for all n" is "x = 5", "5 (owls)" is "5 owls", "9 to 7" is "9:7", "p(x) = 2x" is
+"2x" where the reference names no function.
+"""
+
+import re
+
+from rewards.maths.spelling import plain, strip_group
+from rewards.maths.units import known_unit
+
+_PREFIX = re.compile(r"(?:\\approx|\\therefore|\\implies|\\Rightarrow|=|:)\s*")
+_CLAUSE = re.compile(r"\s(?:for (?:all|any|every|each|some)|where)\s.*", re.DOTALL)
+_COUNTED = re.compile(r"(?<=[0-9])\s+\(([A-Za-z][A-Za-z/ ]*[A-Za-z])\)")  # 5 (owls)
+_UNIT_OF_ITEM = re.compile(
+    r"(?<=[0-9])\s+([A-Za-z]+(?:/[A-Za-z]+|\s+old)?)(?=\s*(?:[,;)]|and\b|$))"
+)
+_MIXED = re.compile(r"^([0-9]+) and ([0-9]+\s*/\s*[0-9]+)$")
+_MODULUS = re.compile(r"\s*\(?\s*\\?p?mod\s*\{?\s*[0-9]+\s*\}?\s*\)?$")
+_OUTWARD = re.compile(r"^([\[\](])([^\[\](){}]*,[^\[\](){}]*)([\[\])])$")
+_RATIO = re.compile(r"(?<=[0-9])\s+to\s+(?=[0-9])")
+_INDEXED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])\s*_\s*\{?\s*[0-9]\s*\}?\s*=")
+_FUNCTION = re.compile(
+    r"(?:\\frac\s*\{\s*\w[\w{}]*\(\w\)\s*\}\s*\{\s*\w[\w{}]*\(\w\)\s*\}|[A-Za-z]'*(?:\s*\^\s*\{?\s*-\s*1\s*\}?)?\s*\(\s*[A-Za-z]\s*\))\s*=(?=[^=]*$)"
+)
+
+
+def spelled(text: str) -> str:
+    """An answer in the one spelling, without what is not part of its value."""
+    text = strip_group(plain(text))
+    prefix = _PREFIX.match(text)
+    text = text[prefix.end() :] if prefix else text
+    text = _OUTWARD.sub(_inward, text)
+    if " " not in text:
+        return text
+    text = _COUNTED.sub(_counted, _CLAUSE.sub("", text))
+    units = {match[1] for match in _UNIT_OF_ITEM.finditer(text)}
+    if "," in text or ";" in text or (" and " in text and len(units) == 1):
+        text = _UNIT_OF_ITEM.sub(lambda m: "" if known_unit(m[1]) else m[0], text)
+    text = _MODULUS.sub("", _MIXED.sub(r"\1 \2", text))
+    return _RATIO.sub(":", text) if _RATIO.search(text) and text[-1].isdigit() else text
+
+
+def _inward(match: re.Match[str]) -> str:
+    """]a, b[ as (a, b)."""
+    ends = {"]": "("}.get(match[1], match[1]), {"[": ")"}.get(match[3], match[3])
+    return ends[0] + match[2] + ends[1]
+
+
+def _counted(match: re.Match[str]) -> str:
+    return "\u00b0" if match[1] == "degrees" else f" {match[1]}"
+
+
+def without_names(a: str, b: str) -> tuple[str, str]:
+    """Both without "p(x) =" where the other does not say it, or says the same."""
+    first, second = _FUNCTION.match(a), _FUNCTION.match(b)
+    if first and second:
+        same_name = first[0].replace(" ", "") == second[0].replace(" ", "")
+        return (a[first.end() :], b[second.end() :]) if same_name else (a, b)
+    if first and re.match(r"y\s*=(?=[^=]*$)", b):
+        return a[first.end() :].strip(), b[b.index("=") + 1 :]
+    if second and re.match(rf"{b[0]}\s*=", a):
+        return a[a.index("=") + 1 :], b[second.end() :].strip()
+    if first and "=" not in b:
+        return a[first.end() :].strip(), b
+    if second and "=" not in a:
+        return a, b[second.end() :].strip()
+    if "_" not in a:
+        b = _INDEXED.sub(r"\1=", b)
+    return a, b
