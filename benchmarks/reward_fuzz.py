@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks.reward_math import LABELS
+from benchmarks.reward_math import BLIND, LABELS, read_rows
 from rewards.compose import r1_reward, weighted
 from rewards.language import language_reward
 from rewards.length import repetition_reward
@@ -132,7 +132,7 @@ def measure(num_items: int = 20_000, workers: int = 2) -> dict[str, Any]:
     that came back ungraded; `fuzz_past_deadline` those that took longer than the deadline.
     """
     CANARY.unlink(missing_ok=True)
-    labelled = [json.loads(line) for line in LABELS.read_text().splitlines()]
+    labelled = [*read_rows(LABELS), *read_rows(BLIND)]
     rules = r1_reward(math_reward, language_reward("en"))
     reward = weighted({"r1": (rules, 1.0), "repetition": (repetition_reward(), 1.0)})
     config = ScoringConfig(workers=workers, deadline_s=DEADLINE_S)

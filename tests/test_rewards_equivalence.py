@@ -216,6 +216,11 @@ def test_answers_over_a_cap_are_refused(answer):
         equivalent("5", answer)
 
 
+def test_a_real_value_of_complex_steps_has_an_order():
+    assert equivalent("x > 3", r"i^2 \cdot (-4)") is False
+    assert equivalent("x > 3", r"\sqrt{-4}^2 < x") is False
+
+
 def test_a_formula_is_not_compared_as_words():
     assert not equivalent("n!", r"n\left}")
 

@@ -21,7 +21,7 @@ MAX_EXPONENTS = 8
 
 # Work that grows without a bound in the length of the text: factorials, sums, long digits, limits.
 _COSTLY = re.compile(
-    r"!|[0-9]{12}|[0-9.]\s*[eE]\s*[-+]?\s*[0-9]{3}|[0-9]{4}\s*\}?\s*(?:\^|\*\*)"
+    r"!|[A-Za-z]{13}|[0-9]{12}|[0-9.]\s*[eE]\s*[-+]?\s*[0-9]{3}|[0-9]{4}\s*\}?\s*(?:\^|\*\*)"
     r"|\\sum|\\prod|binom|\\o?int|\\lim|\\infty"
 )
 _PROSE = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{4,}")
@@ -30,6 +30,7 @@ _SINGLE = re.compile(r"-?(?:\\[A-Za-z]+|[0-9]+|.)?", re.DOTALL)
 _VARIABLE = re.compile(r"(?<![\\A-Za-z])[A-Za-z](?![A-Za-z])")
 _MAX_OPENED = 12
 _MAX_VARIABLES = 4
+_MAX_FACTORS = 20  # the parser of LaTeX takes seconds for a long product
 _MAX_POWERS = 4
 _READABLE = re.compile(r"\\(?:frac|sqrt|begin)|[-+*/^=]")
 
@@ -42,6 +43,7 @@ def affordable(text: str) -> bool:
         and _PROSE.search(text) is None
         and _COSTLY.search(text) is None
         and len(set(_VARIABLE.findall(text))) <= _MAX_VARIABLES
+        and len(_VARIABLE.findall(text)) <= _MAX_FACTORS
         and _small_powers(text)
     )
 

@@ -68,7 +68,8 @@ def _checked(value: Value) -> Value:
         return value
     if value != value:
         raise Undefined("not a number")
-    return value
+    # A complex value without an imaginary part has no order, which a real one has.
+    return value.real if is_real(value) else value
 
 
 def _based(node: Node) -> Value:
