@@ -47,7 +47,7 @@ _BOXED = r"\boxed"
 _JOINER = re.compile(
     r"(?:[\s$.,;:/|&()\\*\[\]-]|\b(?:or|and|either|alternatively|possibly|maybe|perhaps|it|the|"
     r"answer|could|might|may|also|be|is|option|candidate|possibility|another|else|even|"
-    r"quad|qquad|text|otherwise|final|boxed)\b|\b[A-Za-z]\s*=|[{}]|[0-9]+[.):])*",
+    r"quad|qquad|text|otherwise|final|boxed)\b|\b[A-Za-z](?:\(\w{1,6}\)|_\w)?\s*=|[{}]|[0-9]+[.):])*",
     re.IGNORECASE,
 )
 _OFFERED = re.compile(

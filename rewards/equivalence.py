@@ -197,6 +197,8 @@ def _without_units(a: str, b: str, asked: Asked, reference: str) -> bool | None:
     left, right = _form(first), _form(second)
     if left is None or right is None:
         return None
+    if not unit and other in ("rad", "radians") and ("angle", 1) in asked.units:
+        unit = "degrees"
     turned = {unit, other} & {"radians", "rad"} and {unit, other} & {"degrees", "degree"}
     if turned and isinstance(left, Scalar) and isinstance(right, Scalar):
         left, right = (
@@ -216,7 +218,7 @@ def _split_unit(text: str) -> tuple[str, str]:
     if text.endswith("\u00b0"):
         return text[:-1], "degrees"
     match = _TAIL.fullmatch(text)
-    if match and is_unit_phrase(match["unit"], spaced=True):
+    if match and is_unit_phrase(match["unit"], spaced=bool(match["space"])):
         return match["before"].strip(), match["unit"].strip()
     first, _, last = text.rpartition(" ")
     if len(last) > 1 and first and known_unit(last):

@@ -32,6 +32,7 @@ def test_a_phrase_states_the_rest_of_its_sentence(text, expected):
         (r"\boxed{3} or \boxed{5}", ("3", "5")),
         (r"\boxed{3}, \boxed{4}, \boxed{5}", ("3", "4", "5")),
         (r"\boxed{3} (or maybe 5)", ("3", "5")),
+        (r"$e(18)=\boxed{3}$ and $e(19)=\boxed{5}$", ("3", "5")),
         (r"If even, \boxed{3}; if odd, \boxed{5}.", ("3", "5")),
         ("<answer>3</answer><answer>5</answer>", ("3", "5")),
         ("The answer is 3. Or maybe 5.", ("3", "5")),

@@ -250,10 +250,10 @@ def _solved(relation: Relation) -> tuple[Node, Node] | None:
 
 
 def _is_name(side: Node | None) -> bool:
-    """A side that only names what the other is: x, f(2), AB, P(A), v/c, a word."""
+    """A side that only names what the other is: x, f(2), AB, P(A), v/c, m + n, a word."""
     if side is None or side[0] in ("variable", "opaque"):
         return True
-    return side[0] in ("multiply", "divide", "absolute") and all(
+    return side[0] in ("add", "subtract", "multiply", "divide", "absolute") and all(
         part[0] == "variable" or _is_name(part) for part in side[1:]
     )
 

@@ -26,6 +26,11 @@ _REAL_POINTS = (
     (Fraction(9, 4), Fraction(-17, 8), Fraction(5, 8), Fraction(-21, 16), Fraction(15, 4)),
     (Fraction(-11, 8), Fraction(-3, 4), Fraction(-19, 4), Fraction(-7, 16), Fraction(-25, 8)),
 )
+_SMALL_POINTS = (
+    (Fraction(3, 16), Fraction(7, 32), Fraction(1, 8), Fraction(5, 16), Fraction(11, 64)),
+    (Fraction(5, 8), Fraction(1, 16), Fraction(3, 32), Fraction(9, 32), Fraction(7, 16)),
+    (Fraction(1, 32), Fraction(15, 32), Fraction(3, 4), Fraction(5, 64), Fraction(13, 16)),
+)
 _INTEGER_POINTS = tuple(
     tuple(Fraction(n) for n in row)
     for row in (
@@ -49,7 +54,7 @@ def agree(first: Node, second: Node) -> bool | None:
             return None
     steps = (operations(first) | operations(second)) & _STEPS
     whole = steps and _WHOLE.issuperset(names)
-    for points in (_INTEGER_POINTS,) if whole else (_REAL_POINTS, _INTEGER_POINTS):
+    for points in (_INTEGER_POINTS,) if whole else (_REAL_POINTS, _SMALL_POINTS, _INTEGER_POINTS):
         found = _agree_at(first, second, names, points)
         if found is not None:
             return found

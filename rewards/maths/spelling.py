@@ -19,6 +19,8 @@ _UNICODE = {
     "\u03c9": "\\omega ", "\u03bc": "\\mu ", "\u03c1": "\\rho ", "\u03c3": "\\sigma ",
     "\u03c4": "\\tau ", "\u03b4": "\\delta ", "\u0394": "\\Delta ", "\u03b5": "\\epsilon ",
     "\u00bd": " 1/2", "\u00bc": " 1/4", "\u00be": " 3/4", "\u2153": " 1/3", "\u2154": " 2/3",
+    "\u2155": " 1/5", "\u2156": " 2/5", "\u2157": " 3/5", "\u2158": " 4/5", "\u2159": " 1/6",
+    "\u215a": " 5/6", "\u215b": " 1/8", "\u215c": " 3/8", "\u215d": " 5/8", "\u215e": " 7/8",
     "\u2019": "'", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u2061": "", "\u200b": "",
 }  # fmt: skip
 _SUPERSCRIPTS = dict(
@@ -44,7 +46,7 @@ _SYNONYMS = {
     "lbrack": "[", "rbrack": "]", "R": "\\reals ", "backslash": "\\setminus ",
     "varnothing": "\\emptyset ", "degree": "\u00b0", "circ": "\u00b0", "thickapprox": "\\approx ",
     "simeq": "\\approx ", "exp": "\\exp ", "imath": "i", "lor": " or ", "vee": " or ",
-    "wedge": " and ", "land": " and ", "arcsinh": "\\arcsinh ", "dots": "\\dots ", "ldots": "\\dots ",
+    "wedge": " and ", "land": " and ", "arcsinh": "\\arcsinh ", "AA": " \u00e5", "dots": "\\dots ", "ldots": "\\dots ",
 }  # fmt: skip
 _DROPPED = frozenset(
     [

@@ -40,9 +40,17 @@ _FAMILIES: dict[str, dict[str, str]] = {
     },
     "volume": {
         "1": "l liter liters litre litres",
+        "3.785411784": "gal gallon gallons",
+        "0.946352946": "quart quarts",
+        "0.473176473": "pint pints",
         "1/1000": "ml milliliter milliliters millilitre millilitres",
     },
-    "gallon": {"1": "gal gallon gallons", "1/4": "quart quarts", "1/8": "pint pints"},
+    "parsec": {
+        "1": "pc parsec parsecs",
+        "1000": "kpc kiloparsec kiloparsecs",
+        "1000000": "megaparsec megaparsecs",
+    },
+    "arc": {"1": "arcsecond arcseconds arcsec", "60": "arcminute arcminutes arcmin"},
     "money": {"1": "dollar dollars usd bucks", "1/100": "cent cents"},
     "euro": {"1": "euro euros eur"},
     "british": {"1": "gbp"},
@@ -75,11 +83,11 @@ _UNITS: dict[str, Unit] = {
     for name in words.split()
 }
 _POWERED = re.compile(r"(square|sq|cubic|cu)\s+([a-z]+)|([a-z]+)\s*\^?\s*\{?([23])\}?")
-_PHRASE = re.compile(r"[a-z\u00b0\u03bc][a-z\u00b0 ./-]*(?:\^?\s*\{?[23]\}?)?")
+_PHRASE = re.compile(r"[a-z\u00b0\u00e5\u03bc][a-z\u00b0 ./-]*(?:\^?\s*\{?[23]\}?)?")
 _RATIO = re.compile(r"(.+?)\s*(?:/|\bper\b|\ban?\b)\s*([a-z]+(?:\s*\^?\s*\{?[23]\}?)?)")
 CURRENCIES = frozenset(("money", "euro", "british"))
 _ADJECTIVE = re.compile(r"\s+(?:long|wide|tall|high|deep|thick|away|apart|old|each|total|of .*)$")
-_LETTERS = frozenset("mgshl\u00b0JKLNWVCFT")  # units of one letter, as they are written
+_LETTERS = frozenset("mgshl\u00b0JKLNWVCFT\u00e5")  # units of one letter, as they are written
 _CUBES = {"volume": ("length^3", Fraction(1, 1000))}  # litres are cubic decimetres
 
 # Words that change what a number says: "8 or", "8 pi", "8 squared" are no numbers with units.
