@@ -15,7 +15,7 @@ from rewards.maths.comparison import in_order, same
 from rewards.maths.form_reader import read_form
 from rewards.maths.forms import Form, Scalar
 from rewards.maths.latex import Unreadable
-from rewards.maths.normal import spelled, without_names
+from rewards.maths.normal import as_tuple, spelled, without_names
 from rewards.maths.notations import same_clock, same_date, same_duration, same_numeral
 from rewards.maths.precision import DIGITS, TooLarge, Undefined, inexact, is_real
 from rewards.maths.symbolic import symbolically_equal
@@ -58,7 +58,10 @@ def equivalent(reference: str, answer: str, *, asked: Asked = NOTHING) -> bool |
     """
     if len(answer) > MAX_LENGTH:
         raise TooLarge("an answer")
-    a, b = without_names(spelled(reference), spelled(answer))
+    first = spelled(reference)
+    if first[:1] == "(" or "matrix" in first:
+        answer = as_tuple(answer)
+    a, b = without_names(first, spelled(answer))
     if not b:
         return None
     if _GROUPED.sub(r"\1", a.replace(" ", "")) == _GROUPED.sub(r"\1", b.replace(" ", "")):

@@ -23,6 +23,25 @@ _INDEXED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])\s*_\s*\{?\s*[0-9]\s*\}?\s*=")
 _FUNCTION = re.compile(
     r"(?:\\frac\s*\{\s*\w[\w{}]*\(\w\)\s*\}\s*\{\s*\w[\w{}]*\(\w\)\s*\}|[A-Za-z]'*(?:\s*\^\s*\{?\s*-\s*1\s*\}?)?\s*\(\s*[A-Za-z]\s*\))\s*=(?=[^=]*$)"
 )
+_OF_TIME = re.compile(r"([A-Za-z]'*)\s*\(\s*[tx]\s*\)")  # x'(t) = k x(t)
+_FONT = r"\\(?:mathbf|hat|vec|boldsymbol|bm)\s*"
+_VECTOR = re.compile(
+    rf"{_FONT}\{{\s*{_FONT}\{{\s*([ijk])\s*\}}\s*\}}|{_FONT}\{{\s*\\?([ijk])(?:math\b)?\s*\}}"
+)
+
+
+def as_tuple(text: str) -> str:
+    r"""A sum of unit vectors as a tuple: \mathbf{i} - 4\mathbf{k} as (1, 0, -4); else `text`."""
+    names = {match[1] or match[2] for match in _VECTOR.finditer(text)}
+    if not names:
+        return text
+    axes = "ijk" if "k" in names else "ij"
+    return f"({', '.join(_component(text, axis) for axis in axes)})"
+
+
+def _component(text: str, axis: str) -> str:
+    """The text with this unit vector as one and the others as zero, as fractions: 4(1) is none."""
+    return _VECTOR.sub(lambda m: "\\frac{1}{1}" if (m[1] or m[2]) == axis else "\\frac{0}{1}", text)
 
 
 def spelled(text: str) -> str:
@@ -65,6 +84,8 @@ def without_names(a: str, b: str) -> tuple[str, str]:
         return a[first.end() :].strip(), b
     if second and "=" not in a:
         return a, b[second.end() :].strip()
+    if "'" in b and "(" not in a:
+        b = _OF_TIME.sub(r"\1", b)
     if "_" not in a:
         b = _INDEXED.sub(r"\1=", b)
     return a, b
