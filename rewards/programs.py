@@ -43,7 +43,8 @@ def program_reward(problem: Problem, response: Response) -> Score:
     """1 if the program passes every test, else 0.
 
     `problem.answer` is the JSON of `CallTests` or `StdioTests` (rewards/unit_tests.py). The
-    program is the last fenced block of Python after the last `</think>`, or all of that text.
+    program is the last fenced block of Python after the last `</think>`, if there are several
+    the last that defines what the tests call, and without a block all of that text.
 
     The verdict is that of the first failed test. `parts` holds "accuracy" (the value), "crash"
     and "protocol" (1 if the program died, or forged replies). A sandbox that does not start is
@@ -69,11 +70,12 @@ def program_fraction_reward(problem: Problem, response: Response) -> Score:
     return _score(problem, response, fraction=True)
 
 
-def extract_program(text: str) -> str:
+def extract_program(text: str, name: str = "") -> str:
     """The content of the last closed fenced block; else of one never closed; else `text`.
 
-    A block that says it is Python goes before any other: a shell's line or an example's output
-    often comes last. `<answer>` tags around the whole text are taken off first.
+    A block that defines `name` goes before any other, and then one that says it is Python: an
+    example of use, a shell's line or some output often comes last. `<answer>` tags around the
+    whole text are taken off first.
 
     A fence is a line that begins with three backticks or more, behind white space or not. The
     closing one has as many or more, nothing after them, and at most three columns more before
@@ -89,8 +91,12 @@ def extract_program(text: str) -> str:
     blocks = _blocks(lines)
     if not blocks:
         return text
-    _, first, last, indent = max(blocks)
-    return "".join(_outdent(line, indent) for line in lines[first:last])
+    programs = [
+        "".join(_outdent(line, indent) for line in lines[first:last])
+        for _, first, last, indent in sorted(blocks)
+    ]
+    defining = [program for program in programs if name and _defines(program, name)]
+    return (defining or programs)[-1]
 
 
 def _blocks(lines: list[str]) -> list[tuple[bool, int, int, int]]:
@@ -121,7 +127,8 @@ def _outdent(line: str, indent: int) -> str:
 
 def _score(problem: Problem, response: Response, *, fraction: bool) -> Score:
     tests = _parsed(problem.answer)
-    program = extract_program(after_thinking(response.full_text))
+    name = tests.names[0] if isinstance(tests, CallTests) else ""
+    program = extract_program(after_thinking(response.full_text), name)
     if not program.strip():
         return _scored(0.0, Verdict.NO_ANSWER)
     if len(program) > MAX_SOURCE_CHARS:

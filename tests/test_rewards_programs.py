@@ -288,6 +288,15 @@ def test_the_last_fenced_block_is_the_program(text, expected):
     assert extract_program(text) == expected
 
 
+def test_an_example_of_use_is_not_the_program():
+    problem = Problem(id="test/1", prompt="Add.", answer=ADD.to_json(), source="test")
+    right, use = PROGRAMS["CONTROLS"]["plain"], "print(add(1, 2))"
+    text = f"```python\n{right}\n```\nUse it so:\n```python\n{use}\n```"
+    assert program_reward(problem, Response(text=text)).value == 1.0
+    text += "\nBetter:\n```python\ndef add(a, b): return 0\n```"
+    assert program_reward(problem, Response(text=text)).value == 0.0
+
+
 def test_what_is_thought_is_not_the_program():
     problem = Problem(id="test/1", prompt="Add.", answer=ADD.to_json(), source="test")
     right, wrong = PROGRAMS["CONTROLS"]["plain"], "def add(a, b): return 0"
