@@ -40,6 +40,7 @@ _TAIL = re.compile(
 )
 _LAST_SIDE = re.compile(r"=|\\approx")
 _ROMAN = re.compile(r"\\(?:text|mbox|mathrm|textrm|textbf|,|;| )|~")
+_FALL = re.compile(r"decrease|loss|drop|decline|reduction|lower|below|less")
 _MONEY = re.compile(r"[$\u20ac\u00a3]\s?(?=[0-9.])")
 _GROUPED = re.compile(r"\{(\w)\}")
 _LISTED = re.compile(r"[0-9)}];")
@@ -102,6 +103,8 @@ def _as_numbers(a: str, b: str, reference: str, asked: Asked) -> bool | None:
     second = plain_quantity(b) if first else None
     if first is None or second is None:
         return None
+    if first.value < 0 and _FALL.fullmatch(second.unit):
+        second = replace(second, value=-second.value)  # 4% decrease for -4%
     is_letter = len(first.unit) == 1 and first.unit.islower() and "\\" in reference
     if is_letter and not second.unit and not _ROMAN.search(reference):
         return False  # \frac{37}{4} m: m is a variable there

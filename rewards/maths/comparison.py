@@ -18,6 +18,7 @@ from rewards.maths.values import evaluate
 CLOSE_FRAC = 0.01
 """How far apart, of the larger, the sides of an "about equal" sign may be."""
 
+_NAMING = frozenset(("add", "subtract", "multiply", "divide", "absolute", "sin", "cos", "tan"))
 _FLIPPED = {"<": ">", ">": "<", "\\le": "\\ge", "\\ge": "\\le"}
 
 
@@ -253,9 +254,7 @@ def _is_name(side: Node | None) -> bool:
     """A side that only names what the other is: x, f(2), AB, P(A), v/c, m + n, a word."""
     if side is None or side[0] in ("variable", "opaque"):
         return True
-    return side[0] in ("add", "subtract", "multiply", "divide", "absolute") and all(
-        part[0] == "variable" or _is_name(part) for part in side[1:]
-    )
+    return side[0] in _NAMING and all(part[0] == "variable" or _is_name(part) for part in side[1:])
 
 
 def _named(side: Node | None) -> frozenset[str]:

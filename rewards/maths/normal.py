@@ -17,11 +17,16 @@ _UNIT_OF_ITEM = re.compile(
 )
 _MIXED = re.compile(r"^([0-9]+) and ([0-9]+\s*/\s*[0-9]+)$")
 _MODULUS = re.compile(r"\s*\(?\s*\\?p?mod\s*\{?\s*[0-9]+\s*\}?\s*\)?$")
+_REMARK = re.compile(r"\s*\((?:i\.e\.|that is|which is|about|approximately|\\approx)[^()]*\)$")
+_VERDICT = re.compile(
+    r"\s+is (?:the )?(?:larger|smaller|greater|bigger|less|largest|smallest|greatest|least)\b.*$"
+)
+_LETTER = re.compile(r"\(\s+([A-P])\s+\)")
 _OUTWARD = re.compile(r"^([\[\](])([^\[\](){}]*,[^\[\](){}]*)([\[\])])$")
 _RATIO = re.compile(r"(?<=[0-9])\s+to\s+(?=[0-9])")
 _INDEXED = re.compile(r"(?<![A-Za-z\\])([A-Za-z])\s*_\s*\{?\s*[0-9]\s*\}?\s*=")
 _FUNCTION = re.compile(
-    r"(?:\\frac\s*\{\s*\w[\w{}]*\(\w\)\s*\}\s*\{\s*\w[\w{}]*\(\w\)\s*\}|[A-Za-z]'*(?:\s*\^\s*\{?\s*-\s*1\s*\}?)?\s*\(\s*[A-Za-z]\s*\))\s*=(?=[^=]*$)"
+    r"(?:\\frac\s*\{\s*\w[\w{}]*\(\w\)\s*\}\s*\{\s*\w[\w{}]*\(\w\)\s*\}|[A-Za-z](?:_\{?\w{1,3}\}?)?'*(?:\s*\^\s*\{?\s*-\s*1\s*\}?)?\s*\(\s*[A-Za-z]\s*\))\s*=(?=[^=]*$)"
 )
 _OF_TIME = re.compile(r"([A-Za-z]'*)\s*\(\s*[tx]\s*\)")  # x'(t) = k x(t)
 _FONT = r"\\(?:mathbf|hat|vec|boldsymbol|bm)\s*"
@@ -56,7 +61,10 @@ def spelled(text: str) -> str:
     units = {match[1] for match in _UNIT_OF_ITEM.finditer(text)}
     if "," in text or ";" in text or (" and " in text and len(units) == 1):
         text = _UNIT_OF_ITEM.sub(lambda m: "" if known_unit(m[1]) else m[0], text)
-    text = _MODULUS.sub("", _MIXED.sub(r"\1 \2", text))
+    text = _VERDICT.sub("", _REMARK.sub("", _MIXED.sub(r"\1 \2", text)))
+    text = _LETTER.sub(r"(\1)", text)
+    if "\\equiv" not in text:
+        text = _MODULUS.sub("", text)
     return _RATIO.sub(":", text) if _RATIO.search(text) and text[-1].isdigit() else text
 
 
@@ -84,6 +92,8 @@ def without_names(a: str, b: str) -> tuple[str, str]:
         return a[first.end() :].strip(), b
     if second and "=" not in a:
         return a, b[second.end() :].strip()
+    if "\\equiv" in b and "mod" in b and "\\equiv" not in a:
+        b = _MODULUS.sub("", b).rpartition("\\equiv")[2].strip()
     if "'" in b and "(" not in a:
         b = _OF_TIME.sub(r"\1", b)
     if "_" not in a:

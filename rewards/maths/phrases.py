@@ -49,7 +49,7 @@ _ADVERB = re.compile(
     r"approximately|about|roughly|any of|one of|equal to|given by|now|still|obviously)\s+|[:*_>\s])+",
     re.IGNORECASE,
 )
-_NAMED = re.compile(
+NAMED = re.compile(
     r"(?:the|my|our|this|there|it)\b[^=$\\]*?\b(?:is|are|equals)\s+(\S.*)", re.I | re.DOTALL
 )
 MATH = re.compile(r"\$\$(.+?)\$\$|\$([^$\n]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
@@ -128,7 +128,7 @@ def _segment(rest: str) -> tuple[str, str]:
     answer = THAT_IS.split(_REASON.split(answer, maxsplit=1)[0])[-1]
     adverb = _ADVERB.match(answer)
     answer = answer[adverb.end() :] if adverb else answer
-    named = _NAMED.fullmatch(answer)
+    named = NAMED.fullmatch(answer)
     answer = named[1] if named else answer
     formulas = list(MATH.finditer(answer))
     if len(formulas) == 1 and len(answer.replace(formulas[0][0], "").split()) > 6:

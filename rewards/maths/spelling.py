@@ -19,7 +19,7 @@ _UNICODE = {
     "\u03c9": "\\omega ", "\u03bc": "\\mu ", "\u03c1": "\\rho ", "\u03c3": "\\sigma ",
     "\u03c4": "\\tau ", "\u03b4": "\\delta ", "\u0394": "\\Delta ", "\u03b5": "\\epsilon ",
     "\u00bd": " 1/2", "\u00bc": " 1/4", "\u00be": " 3/4", "\u2153": " 1/3", "\u2154": " 2/3",
-    "\u2155": " 1/5", "\u2156": " 2/5", "\u2157": " 3/5", "\u2158": " 4/5", "\u2159": " 1/6",
+    "\u00a2": " cents", "\u2155": " 1/5", "\u2156": " 2/5", "\u2157": " 3/5", "\u2158": " 4/5", "\u2159": " 1/6",
     "\u215a": " 5/6", "\u215b": " 1/8", "\u215c": " 3/8", "\u215d": " 5/8", "\u215e": " 7/8",
     "\u2019": "'", "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u2061": "", "\u200b": "",
 }  # fmt: skip
@@ -166,7 +166,7 @@ def _without_looks(text: str) -> str:
     if "*" in text or "`" in text:
         text = _MARKDOWN.sub(lambda m: m[1] or m[2], text)
     text = _REALS.sub(r"\\reals ", text)
-    text = _THIN_THOUSANDS.sub(lambda m: "," if "," in m[0] else "", text)
+    text = _THIN_THOUSANDS.sub(lambda m: "," if m[0].startswith(",") else "", text)
     text = PICTURES.sub("", text).replace("{,}", ",").replace("{:}", ":")
     if "\\dot" in text or "{d" in text:
         text = _DERIVATIVE.sub(lambda m: f" {m[1] or m[2]}'", text)

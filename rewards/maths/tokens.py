@@ -55,6 +55,7 @@ GREEK = frozenset(
 )
 ACCENTS = frozenset(["dot", "ddot", "vec", "hat", "bar", "overline", "tilde", "mathcal", "mathbb"])
 _PLAIN_NAMES = {"infinity": "infty", "inf": "infty", "oo": "infty", "pi": "pi"}
+_ENGLISH = frozenset(("the", "are", "was", "has", "not"))
 _MAX_WORD = 3  # letters; a longer word of letters is text and no product of variables
 
 _TOKEN = re.compile(
@@ -82,7 +83,7 @@ def split_words(text: str) -> list[str]:
             tokens.append("\\" + _PLAIN_NAMES[token.lower()])
         elif token in GREEK:
             tokens.append("\\" + token)
-        elif len(token) <= _MAX_WORD and token.isascii():
+        elif len(token) <= _MAX_WORD and token.isascii() and token not in _ENGLISH:
             tokens.extend(token)
         else:
             raise Unreadable(token)

@@ -87,6 +87,7 @@ _PHRASE = re.compile(r"[a-z\u00b0\u00e5\u03bc][a-z\u00b0 ./-]*(?:\^?\s*\{?[23]\}
 _RATIO = re.compile(r"(.+?)\s*(?:/|\bper\b|\ban?\b)\s*([a-z]+(?:\s*\^?\s*\{?[23]\}?)?)")
 CURRENCIES = frozenset(("money", "euro", "british"))
 _ADJECTIVE = re.compile(r"\s+(?:long|wide|tall|high|deep|thick|away|apart|old|each|total|of .*)$")
+_OF = re.compile(r"(?<=[a-z]) of [a-z ]+$")  # pieces of candy
 _LETTERS = frozenset("mgshl\u00b0JKLNWVCFT\u00e5")  # units of one letter, as they are written
 _CUBES = {"volume": ("length^3", Fraction(1, 1000))}  # litres are cubic decimetres
 
@@ -176,7 +177,7 @@ def is_unit_phrase(words: str, *, spaced: bool) -> bool:
     One or two letters must be a unit that is known, and `spaced` from the number if one letter:
     "5x" is a product.
     """
-    name = words.strip().rstrip(".").lower()
+    name = _OF.sub("", words.strip().rstrip(".").lower())
     if not _PHRASE.fullmatch(name):
         return False
     if len(name) == 1 and words.strip() not in _LETTERS:

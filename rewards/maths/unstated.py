@@ -13,6 +13,7 @@ from rewards.maths.phrases import (
     LAST_NUMBER,
     MATH,
     MAX_WHOLE,
+    NAMED,
     SENTENCE_END,
     THAT_IS,
     WORDS,
@@ -41,7 +42,7 @@ _GAP = re.compile(r"[\s,;]*(?:\b(?:and|or|perhaps|maybe|at)\b[\s,;]*)*", re.IGNO
 _TIME = re.compile(
     r"(?<![0-9:])[0-9]{1,4}\s*:\s*[0-9]{1,4}(?::[0-9]+)*(?:\s*[ap]\.?\s?m\b\.?)?", re.I
 )
-_SAYS = re.compile(r"\b(?:is|are|equals|to)\b")
+_SAYS = re.compile(r"\b(?:is|are|be|equals|to)\b")
 _CUT = re.compile(r"(?:\b[A-Za-z]+\W+){2}[A-Za-z]+\s*$")  # a sentence without an end
 _HENCE = re.compile(r"[,;:]\s*(?:so|thus|hence|therefore|then)\b,?\s*", re.IGNORECASE)
 _UNIT = re.compile(r"\s*(%|\u00b0|[A-Za-z]+(?:(?:\s+per\s+|/)[A-Za-z]+)?)")
@@ -149,8 +150,9 @@ def _of_sentence(sentence: str) -> str | None:
     """What a last sentence ends in: all candidates of "3 or 5", else "= ...", "is ..."."""
     if re.search(r"[0-9].*\bor\b.*[0-9]", sentence):
         return " or ".join(LAST_NUMBER.findall(sentence))
+    sentence = re.sub(r"\bout of\b.*", "", sentence)
     has_digits = re.search("[0-9]", sentence) is not None
-    for sign in ("=", " is ", " are ", " equals ", " to "):
+    for sign in ("=", " is ", " are ", " equals ", " be ", " to "):
         value = _CALLED.sub("", sentence.rpartition(sign)[2].strip())
         says = re.search("[0-9]", value) if has_digits else value
         if sign in sentence and says and len(WORDS.findall(value)) <= 2:
@@ -190,6 +192,8 @@ def second_answer(text: str, reference: str, is_stated: bool) -> str | None:
         return None
     if _LIST.search(reference) and (found := _listed(text)):
         return found
+    if is_stated and (named := NAMED.fullmatch(text)):
+        return named[1]
     if is_stated and (re.search(r"[\\()\[\]{}]", text) or len(LAST_NUMBER.findall(text)) != 1):
         return None
     return _of_sentence(text)
