@@ -1,9 +1,10 @@
 r"""Whether an answer is the reference in another spelling: numbers, words, choices, formulas.
 
-The first of these that can tell decides: equal characters, exact numbers (rewards/numeric.py),
-a choice letter, forms compared by their values (rewards/maths/comparison.py), words, math-verify
-(rewards/maths/symbolic.py). Nothing here is unbounded in what the text asks for; long or huge answers
-raise `TooLarge`.
+The first of these that can tell decides: equal characters, numerals with a base, exact numbers
+(rewards/numeric.py), a choice letter, times and dates (rewards/maths/notations.py), forms
+compared by their values (rewards/maths/comparison.py), words, math-verify
+(rewards/maths/symbolic.py). Nothing here is unbounded in what the text asks for; long or huge
+answers raise `TooLarge`.
 """
 
 import re
@@ -15,7 +16,7 @@ from rewards.maths.comparison import in_order, same
 from rewards.maths.form_reader import read_form
 from rewards.maths.forms import Form, Scalar
 from rewards.maths.latex import Unreadable
-from rewards.maths.normal import as_tuple, spelled, without_names
+from rewards.maths.normal import as_tuple, different_units, spelled, without_names
 from rewards.maths.notations import same_clock, same_date, same_duration, same_numeral
 from rewards.maths.precision import DIGITS, TooLarge, Undefined, inexact, is_real
 from rewards.maths.symbolic import symbolically_equal
@@ -65,6 +66,8 @@ def equivalent(reference: str, answer: str, *, asked: Asked = NOTHING) -> bool |
     a, b = without_names(first, spelled(answer))
     if not b:
         return None
+    if different_units(reference, answer):
+        return False
     if _GROUPED.sub(r"\1", a.replace(" ", "")) == _GROUPED.sub(r"\1", b.replace(" ", "")):
         return True
     if a.isalpha() and len(a) > 1 and a.lower() == b.lower():

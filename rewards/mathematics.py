@@ -71,7 +71,7 @@ def _math_verdict(problem: Problem, reference: str, text: str) -> Verdict:
         return Verdict.NO_ANSWER
     asked = asked_by(text_of(problem))
     found = [equivalent(reference, answer, asked=asked) for answer in answers]
-    if found == [None] and (second := second_answer(answers[0], reference, is_stated)):
+    if found == [None] and (second := second_answer(answers[0], reference, is_stated=is_stated)):
         found = [equivalent(reference, second, asked=asked)]
     if all(found):
         return Verdict.CORRECT

@@ -150,6 +150,7 @@ DIFFERENT = [
     (r"(0,1) \cup (1,2)", r"(0,1) \cup [1,2)"),
     ("f(n)=n, g(n)=1", "f(n)=1, g(n)=n"),
     ("8; 40", "40, 8"),
+    (r"5 \text{ cm}, 6 \text{ cm}", r"5 \text{ m}, 6 \text{ m}"),
     (r"4\%", r"-4\%"),
     (r"-4\%", r"4\%\text{ increase}"),
     (r"x \equiv 3 \pmod 7", r"x \equiv 3 \pmod 5"),

@@ -1,3 +1,4 @@
+import time
 from fractions import Fraction
 
 import pytest
@@ -25,6 +26,13 @@ def test_no_text_asks_for_nothing():
 )
 def test_an_order_is_asked_for(prompt, expected):
     assert asked_by(prompt).in_order is expected
+
+
+def test_a_long_prompt_is_read_in_time_that_grows_with_it():
+    started = time.process_time()
+    for piece in ("x ", "list of ", "in order ", "(A) ", "f(1), ", "which is ", "$5 ", "1. "):
+        asked_by(piece * (100_000 // len(piece)))
+    assert time.process_time() - started < 20
 
 
 @pytest.mark.parametrize(

@@ -88,4 +88,4 @@ def test_letters_of_options_are_found(text, expected):
     ],
 )
 def test_words_around_an_answer_are_read_a_second_time(text, reference, is_stated, expected):
-    assert second_answer(text, reference, is_stated) == expected
+    assert second_answer(text, reference, is_stated=is_stated) == expected

@@ -14,7 +14,8 @@ from rewards.maths.units import CURRENCIES, Unit, known_unit
 from rewards.problem import Problem
 
 _ROUNDING = re.compile(
-    r"\b(?:rounded\b|rounding\b|round\s+(?:your|the|to|off|up|down|it|each|all|any|\\?\$?\s*[0-9])|to the nearest|nearest (?:tenth|hundredth|thousandth|integer|whole|"
+    r"\b(?:rounded\b|rounding\b|round\s+(?:your|the|to|off|up|down|it|each|all|any|\\?\$?\s*[0-9])|"
+    r"to the nearest|nearest (?:tenth|hundredth|thousandth|integer|whole|"
     r"ten|hundred|thousand|cent|dollar|percent|degree)|decimal places?|significant (?:figures?|digits?)|"
     r"approximat\w*|correct to|estimate)",
     re.IGNORECASE,
@@ -32,17 +33,19 @@ _STEPS = {
     "ten": Fraction(10), "hundred": Fraction(100), "thousand": Fraction(1000),
 }  # fmt: skip
 _ORDER = re.compile(
-    r"(?<!the )\b(?:answers?|arrange|list|give|write|enter|express|state)\b(?:[^.?!]|\.(?=[0-9]))*"
-    r"\bin (?!any|either|no)(?:[a-z]+ ){1,3}order\b"
-    r"|\bin (?:this|that) order\b|\border(?:ed)? (?:from|by|the)|\barrange\b|\bsort\b|\brespectively\b|"
-    r"\bfirst (?:two|three|four|five|six|[2-9]) terms\b|\bfrom (?:the )?(?:least|first|last|[a-z]+est) "
-    r"to\b|\b([a-z])\([^()]{1,6}\)[\s,$]{1,6}(?:and[\s$]{1,3})?\1\([^()]{1,6}\)"
+    r"(?<!the )\b(?:answers?|arrange|list|give|write|enter|express|state)\b.*"
+    r"\bin (?!any|either|no)(?:[a-z]+ ){1,3}order\b|\bin (?:this|that) order\b"
+    r"|\border(?:ed)? (?:from|by|the)|\barrange\b|\bsort\b|\brespectively\b"
+    r"|\bfirst (?:two|three|four|five|six|[2-9]) terms\b"
+    r"|\bfrom (?:the )?(?:least|first|last|[a-z]+est) to\b"
+    r"|\b([a-z])\([^()]{1,6}\)[\s,$]{1,6}(?:and[\s$]{1,3})?\1\([^()]{1,6}\)"  # f(1), f(2) and f(3)
     r"[\s,$]{1,6}(?:and[\s$]{1,3})?\1\(",
-    re.IGNORECASE,
+    re.IGNORECASE | re.DOTALL,
 )
+_SENTENCE_END = re.compile(r"[?!]|\.(?![0-9])")
 _TASK = re.compile(
-    r"(?:[^.?!]|\.(?=[0-9]))*\b(?:answers?|arrange|sort|list|give|write|enter|express|state|find|"
-    r"compute|determine|calculate|evaluate)\b(?:[^.?!]|\.(?=[0-9]))*",
+    r"\b(?:answers?|arrange|sort|list|give|write|enter|express|state|find|compute|determine|"
+    r"calculate|evaluate)\b",
     re.IGNORECASE,
 )
 _PERCENT = re.compile(r"percent|%", re.IGNORECASE)
@@ -91,7 +94,6 @@ class Asked:
         base: Of the numeral asked for, the last base that is named.
         nouns: What is asked for by "which" or "what kind of", which an answer may repeat.
         max_power: 2 for a problem that speaks of areas, 3 of volumes, else 1.
-        asked_power: 2 if an area is asked for in a unit, 3 for a volume.
         options: Letters to choose from, each with its text.
     """
 
@@ -102,7 +104,6 @@ class Asked:
     base: int | None = None
     nouns: frozenset[str] = frozenset()
     max_power: int = 3
-    asked_power: int = 0
     options: tuple[tuple[str, str], ...] = ()
 
     def factor(self, words: str) -> Fraction | None:
@@ -115,8 +116,9 @@ class Asked:
         if unit is None:
             return Fraction(1)
         power = _POWER.get(unit[0], 0)
-        if power > self.max_power or 0 < power < self.asked_power:
-            return None
+        asked_power = _POWER.get(self.units[0][0], 0) if self.units else 0
+        if power > self.max_power or 0 < power < asked_power:
+            return None  # a length or a volume for an area
         if unit in self.units:
             return Fraction(1)
         kinds = {kind for kind, _ in self.units}
@@ -141,14 +143,15 @@ def asked_by(prompt: str) -> Asked:
         return NOTHING
     bases = [next(filter(None, groups)).lower() for groups in _BASE.findall(prompt)]
     base = bases[-1] if bases else ""
-    units = _units(prompt)
     return Asked(
         rounding=rounding_of(prompt),
-        in_order=any(_ORDER.search(sentence) for sentence in _TASK.findall(prompt)),
+        in_order=any(
+            _TASK.search(sentence) and _ORDER.search(sentence)
+            for sentence in _SENTENCE_END.split(prompt)
+        ),
         percent=_PERCENT.search(prompt) is not None,
-        units=units,
+        units=_units(prompt),
         max_power=3 if _VOLUME.search(prompt) else 2 if _AREA.search(prompt) else 1,
-        asked_power=max((_POWER.get(kind, 0) for kind, _ in units[:1]), default=0),
         options=_options(prompt),
         nouns=frozenset(" ".join(map(" ".join, _NOUN.findall(prompt.lower()))).split()),
         base=int(base) if base.isdecimal() and len(base) < 3 else _BASES.get(base),

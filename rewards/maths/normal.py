@@ -68,6 +68,17 @@ def spelled(text: str) -> str:
     return _RATIO.sub(":", text) if _RATIO.search(text) and text[-1].isdigit() else text
 
 
+def different_units(reference: str, answer: str) -> bool:
+    """True if both are lists with units, "3 cm, 4 cm" and "3 m, 4 m", and these are not the same."""
+    if not ({",", ";"} & set(reference) and {",", ";"} & set(answer)):
+        return False
+    found = []
+    for text in (reference, answer):
+        units = [known_unit(match[1]) for match in _UNIT_OF_ITEM.finditer(plain(text))]
+        found.append([unit for unit in units if unit])
+    return bool(found[0] and found[1]) and sorted(found[0]) != sorted(found[1])
+
+
 def _inward(match: re.Match[str]) -> str:
     """]a, b[ as (a, b)."""
     ends = {"]": "("}.get(match[1], match[1]), {"[": ")"}.get(match[3], match[3])

@@ -181,7 +181,7 @@ def _last_of(end: str, text: str) -> str | None:
     return None if number is None or _NOT.search(end.rpartition(number)[0]) else number
 
 
-def second_answer(text: str, reference: str, is_stated: bool) -> str | None:
+def second_answer(text: str, reference: str, *, is_stated: bool) -> str | None:
     """What a stated or whole answer says that cannot be read as it is; None for code.
 
     Examples: "4 more than 48,651 gives 48,655" has "48,655"; of "speed 6 km/h, current 4 km/h"

@@ -29,6 +29,7 @@ from rollouts.tasks.reasoning_gym_guards import (
     Entry,
     admits,
 )
+from rollouts.tasks.rows import json_object
 from rollouts.tasks.splits import split_of
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ class ReasoningGym:
             raise ValueError(f"size is {self.size}; set it to 1 or more")
         if self.dataset in REFUSED:
             raise ValueError(f"no training on {self.dataset!r}: {REFUSED[self.dataset]}")
-        for option in _options(self):
+        for option in json_object(self.options, "options"):
             if option in OWN_OPTIONS:
                 raise ValueError(f"options names {option!r}; set --task.{option} instead")
 
@@ -225,7 +226,7 @@ def _dataset(task: ReasoningGym) -> Any:
         raise ValueError(f"reasoning-gym has no {task.dataset!r}{hint} It has {names}")
     make, settings = known[task.dataset]
     names = [field.name for field in fields(settings) if field.name not in OWN_OPTIONS]
-    options = _options(task)
+    options = json_object(task.options, "options")
     for option in options:
         if option not in names:
             near = get_close_matches(option, names, n=1)
@@ -238,16 +239,6 @@ def _dataset(task: ReasoningGym) -> Any:
             f"{task.dataset} does not take options {task.options!r} "
             f"({type(error).__name__}: {error})"
         ) from error
-
-
-def _options(task: ReasoningGym) -> dict[str, Any]:
-    try:
-        options = json.loads(task.options or "{}")
-    except ValueError as error:
-        raise ValueError(f"options is {task.options!r}, no JSON ({error})") from error
-    if not isinstance(options, dict):
-        raise ValueError(f"options is {task.options!r}; give a JSON object")
-    return options
 
 
 def _known() -> dict[str, Any]:

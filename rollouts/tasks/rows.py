@@ -39,6 +39,17 @@ class RowSource:
             raise ValueError(f"the name of the task is {self.name!r}; give one without a slash")
 
 
+def json_object(text: str, field: str) -> dict[str, Any]:
+    """The settings in a task's field, a JSON object as text; empty for none. Raises ValueError."""
+    try:
+        value = json.loads(text or "{}")
+    except ValueError as error:
+        raise ValueError(f"{field} is {text!r}, no JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{field} is {text!r}; give a JSON object")
+    return value
+
+
 def read_rows(path: str, subset: str, split: str) -> Iterator[Located]:
     """(place, row) of every row of a split; a single file has the same rows for any split.
 

@@ -18,7 +18,7 @@ from rewards.adapters import awaited
 from rewards.problem import Problem, Response, Score, Verdict
 from rollouts.sampler import Split
 from rollouts.tasks.dataset import assigned, hashed, key_of
-from rollouts.tasks.rows import Row
+from rollouts.tasks.rows import Row, json_object
 from rollouts.tasks.verifiers_environment import loaded
 
 logger = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Verifiers:
             raise ValueError(f"the name of the task is {self.name!r}; give one without a slash")
         if not math.isfinite(self.correct_at):
             raise ValueError(f"correct_at is {self.correct_at}; give a finite number")
-        _arguments(self)
+        json_object(self.arguments, "arguments")
 
     def problems(self, split: Split) -> list[Problem]:
         """The problems of a split in the order of the rows.
@@ -206,17 +206,7 @@ def _tell(task: Verifiers, bad: list[str], num_good: int) -> None:
 
 @lru_cache(maxsize=8)
 def _environment(task: Verifiers) -> Any:
-    return loaded(task.environment, _arguments(task))
-
-
-def _arguments(task: Verifiers) -> dict[str, Any]:
-    try:
-        arguments = json.loads(task.arguments or "{}")
-    except ValueError as error:
-        raise ValueError(f"arguments is {task.arguments!r}, no JSON ({error})") from error
-    if not isinstance(arguments, dict):
-        raise ValueError(f"arguments is {task.arguments!r}; give a JSON object")
-    return arguments
+    return loaded(task.environment, json_object(task.arguments, "arguments"))
 
 
 @contextlib.contextmanager
