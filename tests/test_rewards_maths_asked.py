@@ -32,7 +32,7 @@ def test_a_long_prompt_is_read_in_time_that_grows_with_it():
     started = time.process_time()
     for piece in ("x ", "list of ", "in order ", "(A) ", "f(1), ", "which is ", "$5 ", "1. "):
         asked_by(piece * (100_000 // len(piece)))
-    assert time.process_time() - started < 20
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize(

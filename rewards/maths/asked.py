@@ -33,7 +33,7 @@ _STEPS = {
     "ten": Fraction(10), "hundred": Fraction(100), "thousand": Fraction(1000),
 }  # fmt: skip
 _ORDER = re.compile(
-    r"(?<!the )\b(?:answers?|arrange|list|give|write|enter|express|state)\b.*"
+    r"(?<!the )\b(?:answers?|arrange|list|give|write|enter|express|state)\b.{0,200}"
     r"\bin (?!any|either|no)(?:[a-z]+ ){1,3}order\b|\bin (?:this|that) order\b"
     r"|\border(?:ed)? (?:from|by|the)|\barrange\b|\bsort\b|\brespectively\b"
     r"|\bfirst (?:two|three|four|five|six|[2-9]) terms\b"
