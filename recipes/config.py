@@ -12,11 +12,11 @@ import yaml
 
 from eval.evaluate import EvalConfig
 from rewards.pool import ScoringConfig
+from rl.objective import LossConfig
 from rl.optimizer import OptimizerConfig
 from rl.packing import PackingConfig
 from rl.policy import PolicyConfig
 from rl.train import TrainConfig
-from rl.update import LossConfig
 from rollouts.models import DEFAULT_MODEL
 from rollouts.prompts import PromptConfig
 from rollouts.sampler import EngineConfig

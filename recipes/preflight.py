@@ -19,6 +19,7 @@ from recipes.config import RunConfig
 from recipes.scoring import reward_of
 from rewards.problem import Problem
 from rl.checkpoint import checkpoint_bytes
+from rl.objective import loss_fault
 from rollouts.sampler import Split
 from rollouts.tasks.countdown import Countdown
 from rollouts.tasks.mixture import Mixture, SingleTask, TaskConfig
@@ -60,6 +61,8 @@ def check_config(config: RunConfig) -> None:
             if value < 1:
                 raise ValueError(f"{section}.{name} is {value}: use 1 or more")
     _check_rounds(config)
+    if fault := loss_fault(config.loss, config.packing):
+        raise ValueError(fault)
     reward_of(config)
     if config.engine.dtype != config.policy.dtype:
         raise ValueError(

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 from eval.evaluate import EvalConfig
 from recipes.config import RunConfig
+from rl.objective import LossConfig
 from rl.optimizer import OptimizerConfig
 from rl.packing import PackingConfig
 from rl.policy import PolicyConfig
 from rl.train import TrainConfig
-from rl.update import LossConfig
 from rollouts.models import DEFAULT_MODEL
 from rollouts.prompts import PromptConfig
 from rollouts.sampler import EngineConfig

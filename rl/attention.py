@@ -1,43 +1,31 @@
-"""Attention inside a packed row: every sequence sees itself alone, with no square mask.
+"""Attention inside a packed row: a completion sees its prompt and itself, with no square mask.
 
 Registered with transformers' AttentionInterface; the layout of the row travels as a keyword of
-the model's forward, so that backward passes see the layout of their own forward.
+the model's forward, so that backward passes see the layout of their own forward. This is the path
+of the CPU; `rl.flex_attention` has CUDA's.
 
-Shapes: T packed tokens, R sequences, L width of the grid, Q heads, K key heads, D head size.
+Shapes: U places, Q heads, H key heads, D head size.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from rl.dense_attention import DensePart, Run, Settings, dense_backward, dense_forward, dense_parts
+from rl.flash_attention import FlashPart, flash_backward, flash_forward, flash_parts
+from rl.flex_attention import flex_row_attention
+from rl.rows import RowLayout
+
 NAME = "groupwise_packed"
-WIDTH_MULTIPLE = 16
-"""The grid's width is a multiple of so many tokens: few shapes of it occur (`rl.policy.ROW_MULTIPLE`)."""
+DENSE_TOKENS = 128
+"""Sequences of at most so many tokens behind their prompt are computed densely..."""
+DENSE_PROMPT = 384
+"""...if their prompt has no more than this."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RowLayout:
-    """Where each packed token stands in a padded [R, L] grid.
-
-    Example: lengths (4, 3): rows 2, width 16, slots (0, 1, 2, 3, 16, 17, 18).
-    """
-
-    slots: Tensor
-    rows: int
-    width: int
-
-    @staticmethod
-    def of(lengths: list[int], device: torch.device) -> "RowLayout":
-        """The layout of sequences of these lengths, one after another."""
-        width = -(-max(lengths) // WIDTH_MULTIPLE) * WIDTH_MULTIPLE
-        slots = [row * width + t for row, length in enumerate(lengths) for t in range(length)]
-        return RowLayout(slots=torch.tensor(slots, device=device), rows=len(lengths), width=width)
-
-
+@torch.compiler.disable  # a call in the middle of each compiled layer
 def packed_attention(
     module: nn.Module,
     query: Tensor,
@@ -47,40 +35,87 @@ def packed_attention(
     scaling: float | None = None,
     row_layout: RowLayout | None = None,
     sliding_window: int | None = None,
+    softcap: float | None = None,
     **others: Any,
 ) -> tuple[Tensor, None]:
-    """Causal attention of each packed sequence on its own: [1, heads, T, D] to [1, T, Q, D].
+    """Attention of a packed row: [1, heads, U, D] to [1, U, Q, D]; filling gives nothing of use.
 
-    The grid's padding is to the right, so that causality alone hides it. Windows count
-    positions. Raises ValueError for what it does not know (soft-caps, attention sinks).
+    Windows count positions. Raises ValueError for what it does not know (attention sinks).
     """
-    unknown = [name for name in ("softcap", "s_aux") if others.get(name) is not None]
-    if unknown or row_layout is None:
-        raise ValueError(f"packed attention does not know {unknown or 'this row without layout'}")
-    groups = query.shape[1] // key.shape[1]
-    heads = [_to_grid(x, row_layout) for x in (query, key, value)]
-    keys, values = (x.repeat_interleave(groups, dim=1) for x in heads[1:])
-    mask = _window_mask(row_layout.width, sliding_window, query.device)
-    out = scaled_dot_product_attention(
-        heads[0], keys, values, attn_mask=mask, is_causal=mask is None, scale=scaling
-    )
-    out = out.transpose(1, 2).flatten(0, 1).index_select(0, row_layout.slots)
-    return out.unsqueeze(0), None
+    if row_layout is None or others.get("s_aux") is not None:
+        unknown = "this row without layout" if row_layout is None else "attention sinks (s_aux)"
+        raise ValueError(f"packed attention does not know {unknown}")
+    if sliding_window is not None and sliding_window >= row_layout.longest:
+        sliding_window = None
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    settings = Settings(scaling=scaling, window=sliding_window, softcap=softcap)
+    if query.is_cuda:
+        return flex_row_attention(query, key, value, row_layout, settings), None
+    heads = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
+    return _RowAttention.apply(*heads, row_layout, settings)[None], None
 
 
-def _to_grid(x: Tensor, layout: RowLayout) -> Tensor:
-    """[1, heads, T, D] to [R, heads, L, D], zeros where there is no token."""
-    flat = x[0].transpose(0, 1)
-    grid = flat.new_zeros(layout.rows * layout.width, *flat.shape[1:])
-    grid = grid.index_copy(0, layout.slots, flat)
-    return grid.unflatten(0, (layout.rows, layout.width)).transpose(1, 2)
+class Plan(NamedTuple):
+    """Which parts of a row are computed how."""
+
+    dense: list[DensePart]
+    flash: list[FlashPart]
 
 
-def _window_mask(width: int, window: int | None, device: torch.device) -> Tensor | None:
-    if window is None or width <= window:
-        return None
-    distance = torch.arange(width, device=device)[:, None] - torch.arange(width, device=device)
-    return (distance >= 0) & (distance < window)
+def plan(layout: RowLayout, settings: Settings, num_heads: int) -> Plan:
+    """The row's plan for layers like this, worked out once a row."""
+    key = (settings.window, settings.softcap is None, num_heads)
+    if key not in layout.plans:
+        simple = settings.window is None and settings.softcap is None
+        runs, long = [], []
+        for index, family in enumerate(layout.families):
+            prompt = family.prompt.stop - family.prompt.start
+            for span in (family.prompt, *family.completions):
+                own = span is family.prompt
+                short = span.stop - span.start <= DENSE_TOKENS and (own or prompt <= DENSE_PROMPT)
+                run = Run(span, span, None if own or not prompt else index)
+                if span.stop > span.start:
+                    (runs if short or not simple else long).append(run)
+        dense = dense_parts(layout, runs, settings.window, num_heads)
+        layout.plans[key] = Plan(dense, flash_parts(layout, long))
+    return layout.plans[key]
+
+
+class _RowAttention(torch.autograd.Function):
+    """[U, Q, D], [U, H, D], [U, H, D] to [U, Q, D]; scores are computed again in backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: RowLayout, settings: Settings
+    ) -> Tensor:
+        dense, flash = plan(layout, settings, query.shape[1])
+        out = query.new_zeros(*query.shape[:2], value.shape[-1])
+        normaliser = query.new_empty(0)
+        for part in dense:
+            dense_forward(out, query, key, value, part, settings)
+        if flash:
+            normaliser = query.new_full(query.shape[:2], torch.inf, dtype=torch.float32)
+        for part in flash:
+            flash_forward(out, normaliser, query, key, value, part, settings)
+        ctx.save_for_backward(query, key, value, out, normaliser)
+        ctx.layout, ctx.settings = layout, settings
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, out, normaliser = ctx.saved_tensors
+        dense, flash = plan(ctx.layout, ctx.settings, query.shape[1])
+        exact = torch.float32 if flash else query.dtype  # a query of several parts sums them
+        grads = [
+            torch.zeros(x.shape, dtype=kind)
+            for x, kind in ((query, exact), (key, torch.float32), (value, torch.float32))
+        ]
+        for part in dense:
+            dense_backward(grads, grad, query, key, value, part, ctx.settings)
+        for part in flash:
+            flash_backward(grads, grad, query, key, value, out, normaliser, part, ctx.settings)
+        grads = [g.to(x.dtype) for g, x in zip(grads, (query, key, value), strict=True)]
+        return *grads, None, None
 
 
 AttentionInterface.register(NAME, packed_attention)

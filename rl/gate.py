@@ -7,18 +7,15 @@ Shapes: T tokens of a batch, N of them sampled, V vocabulary.
 """
 
 import copy
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rl.attention import NAME as PACKED
 from rl.packing import Batch
-from rl.policy import Policy, packed_hidden, single_hidden
+from rl.policy import Policy, plain_attention
+from rl.sharing import sharing_fault
 
 MIN_TOKENS = 512
 FLOOR = 1e-4
@@ -26,10 +23,6 @@ CEILING = 0.2
 """Rounding to bfloat16 does not move logprobs by this much on average; a mistake does."""
 SURE_MARGIN = 2.0
 """Float32 is sure of its most likely token when it leads by this much in logits."""
-MIXED = 1e-3
-"""A layer mixes neighbours when packing moves a token's output by this share of its size..."""
-NUM_PACKED = 8
-"""...in a row of so many sequences."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,11 +119,11 @@ def compare_logprobs(
 ) -> GateReport:
     """Engine and trainer against one float32 copy of the model, which is gone on return.
 
-    A policy whose layers mix neighbours in a packed row is unpacked first, with their name.
+    A policy whose layers cannot share a row is unpacked first, with their name.
     """
     exact = float32_copy(policy.model)
     for batch in filter(None, (drawn.sampled, drawn.long)):
-        reason = packing_fault(exact, batch) if policy.packed else None
+        reason = sharing_fault(exact, batch) if policy.packed else None
         if reason:
             policy.unpack(reason)
     report = compare_batch(policy, exact, drawn.sampled, temperature)
@@ -186,35 +179,10 @@ def greedy_faults(exact: nn.Module, greedy: Batch) -> list[str]:
     return [fault] if wrong else []
 
 
-@torch.no_grad()
-def packing_fault(exact: nn.Module, batch: Batch) -> str | None:
-    """Why sequences may not share a row: the first part of a layer that their neighbours change.
-
-    In float32, where packing moves an output by a millionth of its size, whatever the run's dtype:
-    a convolution mixes only the first few tokens, which rounding to bfloat16 could hide.
-    """
-    part = batch.cut(sum(batch.lengths[:-NUM_PACKED]), len(batch)).to(exact.device)
-    exact.set_attn_implementation(PACKED)
-    try:
-        packed = partial(packed_hidden, exact, part.token_ids, part.positions, part.lengths)
-        together = _layer_outputs(exact, packed)
-    except (ValueError, TypeError) as error:  # layers that know no packed rows
-        return f"{type(error).__name__}: {error}"
-    finally:
-        exact.set_attn_implementation("sdpa")
-    rows = part.token_ids.split(part.lengths)
-    alone = _layer_outputs(exact, lambda: torch.cat([single_hidden(exact, ids) for ids in rows]))
-    for name, output in together.items():
-        moved = (output - alone[name]).norm(dim=-1).max() / alone[name].norm(dim=-1).mean()
-        if not moved <= MIXED:
-            return f"{name} mixes neighbours, whose company moves its output by {moved:.2g} of its size"
-    return None
-
-
 def float32_copy(model: nn.Module) -> nn.Module:
     """The same bytes in float32, computing as transformers does, without anything of ours."""
     exact = copy.deepcopy(model).float().eval()
-    exact.set_attn_implementation("sdpa")
+    exact.set_attn_implementation(plain_attention(exact))
     return exact
 
 
@@ -276,24 +244,3 @@ def _blame(exact: nn.Module, batch: Batch, temperature: float, engine: Gap, limi
         f"logprobs: the engine is off float32 by {engine.mean:.2g} on average, more than "
         f"{limit:.2g}; it computes with other weights or wrongly"
     )
-
-
-def _layer_outputs(model: nn.Module, forward: Callable[[], Tensor]) -> dict[str, Tensor]:
-    """Outputs [T, H] of what each layer is made of, in the order of computing, and of the whole."""
-    seen: dict[str, list[Tensor]] = {}
-
-    def keep(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        output = output[0] if isinstance(output, tuple) else output
-        seen.setdefault(name, []).append(output.reshape(-1, output.shape[-1]))
-
-    hooks = [
-        module.register_forward_hook(partial(keep, name))
-        for name, module in model.get_decoder().named_modules()
-        if re.fullmatch(r"\D*\d+\.\w+", name)  # "layers.0.self_attn"
-    ]
-    try:
-        whole = forward()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: torch.cat(outputs) for name, outputs in seen.items()} | {"the model": whole}

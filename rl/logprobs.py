@@ -1,49 +1,58 @@
-"""Logprobs and entropy of sampled tokens, straight from hidden states, in chunks.
+"""Logprobs and entropy of sampled tokens, straight from hidden states, in blocks of the vocabulary.
 
-The logits of a whole sequence never exist: memory is chunk times vocabulary. The one shift of
-the code base lives here: the hidden state at t - 1 speaks of the token at t.
+The logits of a whole sequence never exist: memory is tokens times a block. The one shift of the
+code base lives here: the hidden state at t - 1 speaks of the token at t.
 
-Shapes: T tokens, N sampled tokens, H hidden size, V vocabulary.
+Shapes: T tokens, U places of a packed row, N sampled tokens, H hidden size, V vocabulary.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-CHUNK = 512
+BLOCK = 4096
+"""Of the vocabulary: the head meets all tokens in so many columns at once."""
+TILE = 2**19
+"""Logits that are float32 at one time: few enough to stay in the processor's cache."""
 ROW_MULTIPLE = 32
-"""Of the hidden states that meet the head, as `rl.policy.ROW_MULTIPLE` of the row."""
+"""Of the hidden states that meet the head, as `rl.rows.ROW_MULTIPLE` of the row."""
 
 
 def sampled_logprobs(
     hidden: Tensor,
+    places: Tensor,
     head: Tensor,
     token_ids: Tensor,
     sampled: Tensor,
     *,
     temperature: float,
-    chunk: int = CHUNK,
+    softcap: float | None = None,
+    block: int = BLOCK,
 ) -> tuple[Tensor, Tensor]:
     """Logprob and entropy of the tokens where `sampled`, zeros elsewhere, both [T] float32.
 
     Args:
-        hidden: [T, H], the model's last hidden states of a packed row.
-        head: [V, H], the output embedding.
+        hidden: [U, H], the model's last hidden states of a row.
+        places: [T], where in the row each token is.
+        head: [V, H], the output embedding; it may have another dtype than `hidden`, in which the
+            product is then made.
         token_ids: [T]; sampled: [T] bool, never true at a sequence's first token.
         temperature: Of the distribution the tokens were drawn from.
+        softcap: Logits x become softcap * tanh(x / softcap), before the temperature.
 
-    The entropy carries no gradient.
+    Both carry gradients; the entropy's costs nothing where no loss uses it.
     """
-    places = sampled.nonzero().squeeze(-1)
-    gap = -len(places) % ROW_MULTIPLE
-    picked = pad(hidden.index_select(0, places - 1), (0, 0, 0, gap))
-    targets = pad(token_ids[places], (0, gap))
-    rows = _HeadLogprobs.apply(picked, head, targets, temperature, chunk)
-    logprobs, entropy = (row[: len(places)] for row in rows)
+    drawn = sampled.nonzero().squeeze(-1)
+    gap = -len(drawn) % ROW_MULTIPLE
+    picked = pad(hidden.index_select(0, places[drawn - 1]), (0, 0, 0, gap)).to(head.dtype)
+    targets = pad(token_ids[drawn], (0, gap))
+    rows = _HeadLogprobs.apply(picked, head, targets, temperature, softcap, block)
+    logprobs, entropy = (row[: len(drawn)] for row in rows)
     empty = logprobs.new_zeros(len(token_ids))
-    return empty.index_copy(0, places, logprobs), empty.index_copy(0, places, entropy)
+    return empty.index_copy(0, drawn, logprobs), empty.index_copy(0, drawn, entropy)
 
 
 class _HeadLogprobs(torch.autograd.Function):
@@ -51,49 +60,86 @@ class _HeadLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, chunk: int
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        targets: Tensor,
+        temperature: float,
+        softcap: float | None,
+        block: int,
     ) -> tuple[Tensor, Tensor]:
-        logprobs = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
-        entropy, normaliser = torch.empty_like(logprobs), torch.empty_like(logprobs)
-        for start in range(0, len(targets), chunk):
-            part = slice(start, start + chunk)
-            logits = _logits(hidden[part], head, temperature)
-            normaliser[part] = torch.logsumexp(logits, dim=-1)
-            logprobs[part] = logits.gather(1, targets[part, None]).squeeze(1) - normaliser[part]
-            logits.sub_(normaliser[part, None])  # all logprobs: a sure token's entropy is not lost
-            entropy[part] = -logits.exp().mul_(logits).sum(-1)
-        ctx.save_for_backward(hidden, head, targets, normaliser)
-        ctx.temperature, ctx.chunk = temperature, chunk
-        ctx.mark_non_differentiable(entropy)
-        return logprobs, entropy
+        ctx.set_materialize_grads(False)
+        ctx.temperature, ctx.softcap, ctx.block = temperature, softcap, block
+        shape = (-(-len(head) // block), len(targets))
+        normalisers, entropies = torch.empty(2, *shape, device=hidden.device)
+        picked = torch.zeros(len(targets), device=hidden.device)
+        for index, start in enumerate(range(0, len(head), block)):
+            part = slice(start, start + block)
+            logits = hidden @ head[part].t()
+            for rows, tile, _ in _tiles(logits, temperature, softcap):
+                _pick(picked[rows], tile, targets[rows] - start)
+                logprobs = tile.log_softmax(-1)
+                normalisers[index, rows] = tile[:, 0] - logprobs[:, 0]
+                entropies[index, rows] = -logprobs.exp().mul_(logprobs).sum(-1)
+        normaliser = normalisers.logsumexp(0)
+        shares = normalisers.sub_(normaliser)  # of each block, as a logprob
+        entropy = (shares.exp() * (entropies - shares)).sum(0)
+        ctx.save_for_backward(hidden, head, targets, normaliser, entropy)
+        return picked - normaliser, entropy
 
     @staticmethod
-    def backward(ctx: Any, grad_logprobs: Tensor, _grad_entropy: Tensor) -> tuple[Any, ...]:
-        """d logprob / d logits = (one hot of the target - softmax) / temperature."""
-        hidden, head, targets, normaliser = ctx.saved_tensors
-        grad_hidden = torch.empty_like(hidden)
-        grad_head = None
-        for start in range(0, len(targets), ctx.chunk):
-            part = slice(start, start + ctx.chunk)
-            scale = grad_logprobs[part, None] / ctx.temperature
-            logits = _logits(hidden[part], head, ctx.temperature)
-            grad = logits.sub_(normaliser[part, None]).exp_().mul_(-scale)
-            grad.scatter_add_(1, targets[part, None], scale)
-            grad = grad.to(hidden.dtype)
-            grad_hidden[part] = grad @ head
-            grad_head = _add(grad_head, grad.t() @ hidden[part])
-        if grad_head is None:  # no token was sampled in this row
-            grad_head = torch.zeros_like(head)
-        return grad_hidden, grad_head.to(head.dtype), None, None, None
+    def backward(
+        ctx: Any, grad_logprobs: Tensor | None, grad_entropy: Tensor | None
+    ) -> tuple[Any, ...]:
+        """By the logits: (one hot of the target - p) / temperature, and -p (log p + H) / temperature."""
+        hidden, head, targets, normaliser, entropy = ctx.saved_tensors
+        scale = torch.zeros_like(entropy) if grad_logprobs is None else grad_logprobs
+        scale = scale / ctx.temperature
+        grad_hidden = torch.zeros_like(hidden, dtype=torch.float32)
+        grad_head = torch.empty_like(head)
+        for start in range(0, len(head), ctx.block):
+            part = slice(start, start + ctx.block)
+            logits = hidden @ head[part].t()
+            for rows, tile, slope in _tiles(logits, ctx.temperature, ctx.softcap):
+                tile.sub_(normaliser[rows, None])
+                weight = -scale[rows, None]
+                if grad_entropy is not None:
+                    pull = grad_entropy[rows, None] / ctx.temperature
+                    weight = weight - pull * (tile + entropy[rows, None])
+                tile.exp_().mul_(weight)
+                _add_at(tile, targets[rows] - start, scale[rows])
+                logits[rows] = tile if slope is None else tile.mul_(slope)
+            torch.mm(logits.t(), hidden, out=grad_head[part])
+            grad_hidden += logits @ head[part]
+        return grad_hidden.to(hidden.dtype), grad_head, None, None, None, None
 
 
-def _add(total: Tensor | None, part: Tensor) -> Tensor:
-    """A sum over chunks, in float32 from the second chunk on: one chunk needs no second buffer."""
-    if total is None:
-        return part
-    return total.float().add_(part) if total.dtype != torch.float32 else total.add_(part)
+def _tiles(
+    logits: Tensor, temperature: float, softcap: float | None
+) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
+    """Rows of a block, their logits in float32 by cap and temperature, and the cap's slope."""
+    step = max(1, TILE // logits.shape[1])
+    for start in range(0, len(logits), step):
+        rows, slope = slice(start, start + step), None
+        tile = torch.empty(logits[rows].shape, dtype=torch.float32, device=logits.device)
+        tile.copy_(logits[rows])
+        if softcap is not None:
+            bent = tile.div_(softcap).tanh_()
+            tile, slope = bent * softcap, 1.0 - bent * bent
+        if temperature != 1.0:
+            tile.div_(temperature)
+        yield rows, tile, slope
 
 
-def _logits(hidden: Tensor, head: Tensor, temperature: float) -> Tensor:
-    logits = (hidden @ head.t()).float()
-    return logits if temperature == 1.0 else logits.div_(temperature)
+def _pick(picked: Tensor, tile: Tensor, columns: Tensor) -> None:
+    """Write the logits of the targets that are in this tile."""
+    inside = (columns >= 0) & (columns < tile.shape[1])
+    found = tile.gather(1, columns.clamp(0, tile.shape[1] - 1)[:, None])[:, 0]
+    torch.where(inside, found, picked, out=picked)
+
+
+def _add_at(tile: Tensor, columns: Tensor, amounts: Tensor) -> None:
+    """Add to each row's target, where it is in this tile."""
+    inside = (columns >= 0) & (columns < tile.shape[1])
+    columns = columns.clamp(0, tile.shape[1] - 1)[:, None]
+    tile.scatter_add_(1, columns, (amounts * inside)[:, None])

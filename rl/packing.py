@@ -6,7 +6,7 @@ over the whole update, so that the loss is a plain sum however the batch is cut.
 Shapes: G group, T tokens (all sequences of the update one after another, no padding).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Literal
@@ -14,10 +14,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rl.advantages import group_advantages, has_signal
+from rl.advantages import (
+    AdvantageScale,
+    batch_standard_deviation,
+    group_advantages,
+    has_signal,
+)
 from rollouts.rollout import Group, Rollout
 
-Normalise = Literal["sequence", "token"]
+Normalise = Literal["sequence", "token", "constant"]
 Truncated = Literal["score", "zero", "mask"]
 
 
@@ -57,38 +62,56 @@ class Batch:
         starts = (self.positions == 0).nonzero().squeeze(-1).tolist()
         return [stop - start for start, stop in pairwise([*starts, len(self)])]
 
+    @property
+    def sequences(self) -> Tensor:
+        """[T] which sequence of the batch each token belongs to."""
+        return (self.positions == 0).cumsum(0) - 1
+
+    @property
+    def prompt_lengths(self) -> list[int]:
+        """Tokens of each sequence before its first sampled one, in row order."""
+        parts = self.sampled.to(torch.uint8).split(self.lengths)
+        return [int(part.argmax()) for part in parts]
+
     def __len__(self) -> int:
         return len(self.token_ids)
 
     def cut(self, start: int, stop: int) -> "Batch":
         """The tokens [start, stop) of every array."""
-        held = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: a[start:stop] for name, a in held.items() if a is not None})
+        return self._map(lambda array: array[start:stop])
+
+    def pick(self, places: Tensor) -> "Batch":
+        """The tokens at these places of every array."""
+        return self._map(lambda array: array[places])
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
+        return self._map(lambda array: array.to(device))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         held = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: a.to(device) for name, a in held.items() if a is not None})
+        return replace(self, **{name: change(a) for name, a in held.items() if a is not None})
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackingConfig:
     """How rewards become advantages and how tokens are weighed."""
 
-    advantage_scale: Literal["std", "none"] = "std"
-    """Divide a group's centred rewards by their standard deviation, or not (Dr. GRPO)."""
+    advantage_scale: AdvantageScale = "std"
+    """What becomes of a group's centred rewards (rl/advantages.py)."""
     advantage_epsilon: float = 1e-6
-    """Added to the standard deviation."""
+    """Added to a standard deviation."""
     normalise: Normalise = "sequence"
     """sequence: mean over a completion's tokens, then completions, then groups (GRPO);
-    token: mean over all trained tokens of the update (DAPO)."""
+    token: mean over all trained tokens of the update (DAPO); constant: sum over a completion's
+    tokens divided by the token limit in force, then mean over completions and groups (Dr. GRPO)."""
     truncated: Truncated = "score"
     """Completions cut off by the limit: score them as they are, score them zero, or mask them
     (out of loss and denominator, their reward kept in the group's mean)."""
 
 
 def pack(groups: Sequence[Group], config: PackingConfig, *, keep_no_signal: bool) -> Batch:
-    """One update's batch of whole groups, longest sequences first.
+    """One update's batch of whole groups, the largest first and in each the longest first.
 
     Groups without signal count in every denominator; their tokens are left out unless
     `keep_no_signal` (a KL term would still move them).
@@ -97,32 +120,57 @@ def pack(groups: Sequence[Group], config: PackingConfig, *, keep_no_signal: bool
     trained = [[r for r in group.rollouts if not _masked(r, config)] for group in groups]
     num_groups = sum(bool(members) for members in trained)
     num_tokens = sum(sum(r.sampled) for members in trained for r in members)
+    rewards = [torch.tensor(_rewards(group, config), dtype=torch.float64) for group in groups]
+    batch_std = batch_standard_deviation(rewards)
     for index, (group, members) in enumerate(zip(groups, trained, strict=True)):
-        rewards = torch.tensor(_rewards(group, config), dtype=torch.float64)
-        if not (keep_no_signal or has_signal(rewards)):
+        if not (keep_no_signal or has_signal(rewards[index])):
             continue
         advantages = group_advantages(
-            rewards, scale=config.advantage_scale, epsilon=config.advantage_epsilon
+            rewards[index],
+            scale=config.advantage_scale,
+            epsilon=config.advantage_epsilon,
+            batch_std=batch_std,
         ).tolist()
         for sample, (rollout, advantage) in enumerate(zip(group.rollouts, advantages, strict=True)):
             if not _masked(rollout, config):
-                share = num_groups * len(members) * sum(rollout.sampled)
-                weight = 1.0 / (share if config.normalise == "sequence" else num_tokens)
+                share = num_groups * len(members) * _divisor(rollout, config)
+                weight = 1.0 / (num_tokens if config.normalise == "token" else share)
                 rows.append((index, sample, rollout, advantage, weight))
-    rows.sort(key=lambda row: -len(row[2].token_ids))
+    sizes = [sum(len(rollout.token_ids) for rollout in group.rollouts) for group in groups]
+    rows.sort(key=lambda row: (-sizes[row[0]], row[0], -len(row[2].token_ids)))
     return _concatenate(rows)
 
 
 def micro_batches(batch: Batch, max_tokens: int) -> Iterator[Batch]:
-    """Cut between sequences into parts of at most `max_tokens`; the loss stays the same sum."""
-    start = end = 0
-    for length in batch.lengths:
-        if end > start and end + length - start > max_tokens:
+    """Cut between sequences into parts of at most `max_tokens`; the loss stays the same sum.
+
+    A prompt counts once for the sequences of its group that follow one another.
+    """
+    start = end = size = 0
+    before = None
+    groups = batch.segments[:, 0].tolist()
+    for length, prompt in zip(batch.lengths, batch.prompt_lengths, strict=True):
+        shares = end > start and groups[end] == before
+        more = length - prompt if shares else length
+        if end > start and size + more > max_tokens:
             yield batch.cut(start, end)
-            start = end
-        end += length
+            start, size, more = end, 0, length
+        before = groups[end]
+        end, size = end + length, size + more
     if end > start:
         yield batch.cut(start, end)
+
+
+def _divisor(rollout: Rollout, config: PackingConfig) -> int:
+    """Of a completion's own sum: its sampled tokens, or the most that it could have had."""
+    if config.normalise != "constant":
+        return sum(rollout.sampled)
+    if rollout.response.max_tokens < 1:
+        raise ValueError(
+            "packing.normalise constant divides by the token limit, which these rollouts do not "
+            "carry: choose sequence or token"
+        )
+    return rollout.response.max_tokens
 
 
 def _masked(rollout: Rollout, config: PackingConfig) -> bool:

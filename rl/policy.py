@@ -9,20 +9,18 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 from transformers import AutoModelForCausalLM
 from transformers.core_model_loading import revert_weight_conversion
 
 from rl.attention import NAME as PACKED
-from rl.attention import RowLayout
+from rl.compiling import compile_layers, compiled_layers, uncompile_layers
 from rl.logprobs import sampled_logprobs
 from rl.optimizer import MasterOptimizer, OptimizerConfig
 from rl.packing import Batch, micro_batches
+from rl.rows import Row, make_row
 
 logger = logging.getLogger(__name__)
-
-ROW_MULTIPLE = 64
-"""Packed rows are filled up to a multiple of so many tokens: oneDNN compiles kernels for every
-shape that it meets and keeps a thousand of them, which is time and memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +33,12 @@ class PolicyConfig:
     """Most tokens, prompts included, in one forward and backward pass."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them."""
+    compile: bool = True
+    """Fuse each layer's element-wise work by torch.compile, where the device's compiler is
+    installed (rl/compiling.py)."""
+    float32_head: bool = False
+    """Compute logits in float32 whatever the dtype (MiniMax-M1, ScaleRL): slower, and nearer to
+    an engine that does the same."""
 
 
 class Policy:
@@ -52,19 +56,25 @@ class Policy:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         self.model = model.to(device).train()
-        self.model.set_attn_implementation(PACKED)
         self.model.config.use_cache = False
         if config.gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.optimizer = MasterOptimizer(self.model, optimizer, getattr(torch, config.dtype))
         self.packed = True
+        try:
+            self.model.set_attn_implementation(PACKED)
+        except ValueError as error:  # a model without attention
+            self.unpack(str(error).partition(".")[0])
+        if config.compile:
+            compile_layers(self.model)
         self.reference: dict[str, Tensor] | None = None
 
     def unpack(self, reason: str) -> None:
         """Give each sequence a forward pass of its own from now on, by the model's own attention."""
         logger.warning("sequences are not packed: %s", reason)
         self.packed = False
-        self.model.set_attn_implementation("sdpa")
+        uncompile_layers(self.model)
+        self.model.set_attn_implementation(plain_attention(self.model))
 
     @property
     def device(self) -> torch.device:
@@ -78,17 +88,31 @@ class Policy:
 
     def logprobs(self, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
         """Logprob and entropy of each sampled token, zeros elsewhere, both [T] float32."""
-        hidden = self.hidden(batch)
+        hidden, places = self.hidden(batch)
         return sampled_logprobs(
-            hidden, self.head, batch.token_ids, batch.sampled, temperature=temperature
+            hidden,
+            places,
+            self.head.float() if self.config.float32_head else self.head,
+            batch.token_ids,
+            batch.sampled,
+            temperature=temperature,
+            softcap=getattr(self.model.config.get_text_config(), "final_logit_softcapping", None),
         )
 
-    def hidden(self, batch: Batch) -> Tensor:
-        """Last hidden states of a packed batch, [T, H]."""
+    def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Last hidden states [U, H], and where in them each token of the batch is, [T]."""
         if self.packed:
-            return packed_hidden(self.model, *filled_row(batch))[: len(batch)]
+            row = make_row(batch)
+            try:
+                with compiled_layers(self.model):
+                    return row_hidden(self.model, row), row.places
+            except TorchDynamoException as error:
+                logger.warning("layers are not compiled: %s", str(error).splitlines()[0])
+                uncompile_layers(self.model)
+                return self.hidden(batch)
         sequences = batch.token_ids.split(batch.lengths)
-        return torch.cat([single_hidden(self.model, ids) for ids in sequences])
+        states = torch.cat([single_hidden(self.model, ids) for ids in sequences])
+        return states, torch.arange(len(states), device=states.device)
 
     @torch.no_grad()
     def frozen_logprobs(self, batch: Batch, temperature: float) -> Tensor:
@@ -138,25 +162,15 @@ class Policy:
             _assign(self.model, own)
 
 
-def filled_row(batch: Batch) -> tuple[Tensor, Tensor, list[int]]:
-    """Ids, positions and lengths of a batch with one more sequence, of zeros, that fills the row."""
-    ids, positions, lengths = batch.token_ids, batch.positions, batch.lengths
-    if gap := -len(batch) % ROW_MULTIPLE:
-        ids = torch.cat([ids, ids.new_zeros(gap)])
-        positions = torch.cat([positions, torch.arange(gap, device=positions.device)])
-        lengths = [*lengths, gap]
-    return ids, positions, lengths
+def plain_attention(model: nn.Module) -> str:
+    """transformers' own attention for one sequence: its sdpa ignores soft-caps."""
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None)
+    return "sdpa" if getattr(model, "_supports_sdpa", True) and not capped else "eager"
 
 
-def packed_hidden(
-    model: nn.Module, token_ids: Tensor, positions: Tensor, lengths: list[int]
-) -> Tensor:
-    """Last hidden states [T, H] of sequences packed into one row, each seeing itself alone.
-
-    The model's attention must be `rl.attention.NAME`.
-    """
-    layout = RowLayout.of(lengths, token_ids.device)
-    return _body(model, token_ids, positions, row_layout=layout)
+def row_hidden(model: nn.Module, row: Row) -> Tensor:
+    """Last hidden states [U, H] of a packed row. The model's attention must be `rl.attention.NAME`."""
+    return _body(model, row.token_ids, row.positions, row_layout=row.layout)
 
 
 def single_hidden(model: nn.Module, token_ids: Tensor) -> Tensor:

@@ -14,11 +14,12 @@ import psutil
 
 from rl.checkpoint import RunState, load_checkpoint, save_checkpoint
 from rl.metrics import round_metrics
+from rl.objective import LossConfig, penalised
 from rl.optimizer import NonFiniteGradientError, learning_rate
 from rl.packing import PackingConfig, pack
 from rl.policy import Policy
 from rl.run_folder import RunFolder
-from rl.update import LossConfig, prepare, update
+from rl.update import prepare, update
 from rollouts.collect import Collector, collection_metrics, graded
 from rollouts.ledger import Ledger
 from rollouts.rollout import Group, Sampling
@@ -181,11 +182,15 @@ def train_on(
 ) -> list[dict[str, float]]:
     """All updates of a round; gives each one's metrics."""
     temperature = run.config.temperature
-    keep = run.loss.kl_coefficient > 0
-    shares = minibatches(groups, run.config, index)
-    batches = [pack(share, run.packing, keep_no_signal=keep) for share in shares]
-    if keep and is_reference_due(run, updates_before):
+    if run.loss.kl_coefficient > 0 and is_reference_due(run, updates_before):
         run.policy.refresh_reference()
+    if run.loss.kl_coefficient > 0 and run.loss.kl == "k1_reward":
+        whole = pack(groups, run.packing, keep_no_signal=True)
+        reference = run.policy.reference_logprobs(whole, temperature)
+        groups = penalised(groups, reference, whole, run.loss.kl_coefficient)
+    shares = minibatches(groups, run.config, index)
+    keep = run.loss.keeps_no_signal
+    batches = [pack(share, run.packing, keep_no_signal=keep) for share in shares]
     done: list[dict[str, float]] = []
     for batch in prepare(run.policy, batches, run.loss, temperature):
         count = updates_before + len(done)

@@ -15,10 +15,10 @@ from recipes.config import RunConfig
 from recipes.gating import drawn, engine_facts, pass_gate, sliding_window, trainer_facts
 from recipes.launch import load_data
 from rl.gate import compare_facts
+from rl.objective import LossConfig
 from rl.optimizer import OptimizerConfig
 from rl.policy import Policy, PolicyConfig
 from rl.train import TrainConfig
-from rl.update import LossConfig
 from rollouts.prompts import PromptConfig
 from rollouts.sampler import EngineConfig
 from rollouts.tasks.arithmetic import Arithmetic

@@ -1,71 +1,40 @@
-"""Packed rows against one sequence at a time with transformers' own sdpa, hidden states and gradients."""
+"""Packed rows against one sequence at a time with transformers' own attention: states and gradients."""
 
 import pytest
 import torch
-from transformers import (
-    Gemma2Config,
-    Gemma2ForCausalLM,
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
+from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
-from rl.attention import NAME, RowLayout, packed_attention
-from rl.policy import packed_hidden, single_hidden
+import rl.attention
+import rl.dense_attention
+from rl.attention import NAME, packed_attention
+from rl.dense_attention import Settings
+from rl.flex_attention import flex_row_attention
+from rl.policy import row_hidden, single_hidden
+from rl.rows import make_row
+from tests.packed_models import FAMILIES, HEADS, SIZES, batch_of, gemma3, llama, seeded
 
-LENGTHS = [13, 5, 11, 1, 8]
-SIZES = {
-    "vocab_size": 32,
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 64,
-    "attn_implementation": "sdpa",
-}
-WINDOW = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
+ROW = [(5, [13, 7, 1, 30]), (9, [2, 3]), (1, [6]), (40, [3, 60])]
 
 
-def llama():
-    return seeded(LlamaForCausalLM, LlamaConfig(**SIZES))
+@pytest.fixture(params=["dense", "flash", "both", "blocks"])
+def path(request, monkeypatch):
+    """Every way to compute a part, whatever its length: all dense, all flash, some of each, and
+    dense in blocks of 8 queries, a few sequences at a time."""
+    longest = {"dense": 1000, "flash": 0, "both": 10, "blocks": 1000}[request.param]
+    monkeypatch.setattr(rl.attention, "DENSE_TOKENS", longest)
+    if request.param == "blocks":
+        monkeypatch.setattr(rl.dense_attention, "BLOCK", 8)
+        monkeypatch.setattr(rl.dense_attention, "CACHED_SCORES", 2**11)
+    return request.param
 
 
-def qwen3():
-    return seeded(Qwen3ForCausalLM, Qwen3Config(**SIZES))
+def packed(model, batch, *, share=True):
+    row = make_row(batch, share=share)
+    return row_hidden(model, row)[row.places]
 
 
-def gemma3():
-    return seeded(Gemma3ForCausalLM, Gemma3TextConfig(**SIZES, **WINDOW))
-
-
-def seeded(kind, config):
-    """A random model whose matrices are large enough for attention to be far from uniform."""
-    torch.manual_seed(0)
-    model = kind(config).train()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn_like(parameter) * 0.4)
-    return model
-
-
-def rows(lengths, seed=1):
-    draw = torch.Generator().manual_seed(seed)
-    return [torch.randint(32, (length,), generator=draw) for length in lengths]
-
-
-def packed(model, sequences):
-    lengths = [len(ids) for ids in sequences]
-    positions = torch.cat([torch.arange(length) for length in lengths])
-    return packed_hidden(model, torch.cat(sequences), positions, lengths)
-
-
-def separate(model, sequences):
-    return torch.cat([single_hidden(model, ids) for ids in sequences])
+def separate(model, batch):
+    return torch.cat([single_hidden(model, ids) for ids in batch.token_ids.split(batch.lengths)])
 
 
 def gradients(model, hidden):
@@ -88,59 +57,82 @@ def assert_same(found, expected, tolerance=4e-6):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize("make", [llama, qwen3, gemma3])
-def test_packed_equals_one_at_a_time(make, checkpointing):
-    sequences = rows(LENGTHS)
-    model = make()
-    expected = separate(model, sequences)
+@pytest.mark.parametrize("make", FAMILIES)
+def test_packed_equals_one_at_a_time(make, checkpointing, path):
+    model, batch = make(), batch_of(ROW)
+    expected = separate(model, batch)
     expected_gradients = gradients(model, expected)
     model.set_attn_implementation(NAME)
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    found = packed(model, sequences)
+    found = packed(model, batch)
     assert distance(found, expected) < 1e-6
     assert_same(gradients(model, found), expected_gradients)
 
 
-@pytest.mark.parametrize("make", [llama, qwen3, gemma3])
-def test_a_sequence_sees_neither_its_neighbours_nor_what_follows(make):
-    sequences = rows(LENGTHS)
-    model = make()
+@pytest.mark.parametrize("make", FAMILIES)
+def test_without_sharing_it_is_the_same(make):
+    model, batch = make(), batch_of(ROW)
+    expected = gradients(model, separate(model, batch))
     model.set_attn_implementation(NAME)
-    before = packed(model, sequences).detach()
-    sequences[1] = (sequences[1] + 1) % 32
-    sequences[2][-1] = (sequences[2][-1] + 1) % 32
-    moved = (packed(model, sequences) - before).abs().amax(-1) > 0
-    # Rows of 13, 5, 11, 1, 8: the second whole (13..17) and the last of the third (28) move.
-    assert moved.nonzero().flatten().tolist() == [13, 14, 15, 16, 17, 28]
+    assert_same(gradients(model, packed(model, batch, share=False)), expected)
 
 
-def test_the_window_hides_what_is_further_back():
+@pytest.mark.parametrize("make", FAMILIES)
+def test_flex_sees_the_same(make, monkeypatch):
+    """CUDA's path, forward alone: the CPU has no backward of it."""
+    model, batch = make(), batch_of(ROW)
+    expected = separate(model, batch).detach()
+    model.set_attn_implementation(NAME)
+    monkeypatch.setattr(rl.attention._RowAttention, "apply", flex)
+    with torch.no_grad():
+        assert distance(packed(model, batch), expected) < 1e-6
+
+
+def flex(query, key, value, layout, settings):
+    heads = (x.transpose(0, 1)[None] for x in (query, key, value))
+    return flex_row_attention(*heads, layout, settings)[0]
+
+
+@pytest.mark.parametrize("make", [llama, gemma3])
+def test_a_sequence_sees_neither_its_neighbours_nor_what_follows(make, path):
+    model, batch = make(), batch_of([(3, [4, 2]), (2, [5])])
+    model.set_attn_implementation(NAME)
+    before = packed(model, batch).detach()
+    # Sequences 3 + 4, 3 + 2 and 2 + 5 begin at 0, 7 and 12.
+    batch.token_ids[10] = (batch.token_ids[10] + 1) % 32  # first of the second completion
+    batch.token_ids[18] = (batch.token_ids[18] + 1) % 32  # last of the third
+    moved = (packed(model, batch) - before).abs().amax(-1) > 0
+    assert moved.nonzero().flatten().tolist() == [10, 11, 18]
+
+
+def test_the_window_hides_what_is_further_back(path):
     # In a model of sliding layers alone the last of 20 tokens sees 8 of them in each of 2 layers:
-    # positions 19 - 2 * 7 = 5 and later.
-    config = Gemma3TextConfig(
-        **SIZES, sliding_window=8, layer_types=["sliding_attention", "sliding_attention"]
-    )
-    model = seeded(Gemma3ForCausalLM, config)
+    # positions 19 - 2 * 7 = 5 and later, whether they are its prompt's or its own.
+    window = {"sliding_window": 8, "layer_types": ["sliding_attention", "sliding_attention"]}
+    model = seeded(Gemma3ForCausalLM, Gemma3TextConfig(**SIZES, **HEADS, **window))
     model.set_attn_implementation(NAME)
-    (ids,) = rows([20])
-    before = packed(model, [ids])[-1].detach()
+    batch = batch_of([(11, [9])])
+    before = packed(model, batch)[-1].detach()
 
     def moves_the_last(place):
-        changed = ids.clone()
-        changed[place] = (changed[place] + 1) % 32
-        return not torch.equal(packed(model, [changed])[-1], before)
+        kept = batch.token_ids[place].item()
+        batch.token_ids[place] = (kept + 1) % 32
+        moved = not torch.equal(packed(model, batch)[-1], before)
+        batch.token_ids[place] = kept
+        return moved
 
     assert [place for place in range(20) if moves_the_last(place)] == list(range(5, 20))
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("make", [llama, gemma3])
-def test_two_rows_forward_before_either_goes_backward(make, checkpointing):
+def test_two_rows_forward_before_either_goes_backward(make, checkpointing, path):
     # A layout kept anywhere but with its own forward would be the second row's in both backwards.
-    first, second = rows([9, 12, 2]), rows([3, 10], seed=5)
+    first, second = batch_of([(4, [9, 12, 2])]), batch_of([(3, [3, 10])], seed=5)
     model = make()
-    expected = gradients(model, separate(model, [*first, *second]))
+    hidden = torch.cat([separate(model, first), separate(model, second)])
+    expected = gradients(model, hidden)
     model.set_attn_implementation(NAME)
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -148,48 +140,35 @@ def test_two_rows_forward_before_either_goes_backward(make, checkpointing):
     assert_same(gradients(model, torch.cat(hidden)), expected)
 
 
-def test_bfloat16_rows_equal_single_ones_to_rounding():
-    model, sequences = llama().to(torch.bfloat16), rows(LENGTHS)
-    expected = separate(model, sequences).float()
+def test_bfloat16_rows_equal_single_ones_to_rounding(path):
+    model, batch = llama().to(torch.bfloat16), batch_of(ROW)
+    expected = separate(model, batch).float()
     model.set_attn_implementation(NAME)
-    found = packed(model, sequences)
+    found = packed(model, batch)
     assert found.dtype == torch.bfloat16
     # 8 bits of mantissa; errors of two layers.
     assert distance(found.float(), expected) < 2**-6
 
 
-def test_layout_of_the_docstring():
-    layout = RowLayout.of([4, 3], torch.device("cpu"))
-    assert layout.slots.tolist() == [0, 1, 2, 3, 16, 17, 18]
-    assert (layout.rows, layout.width) == (2, 16)
-
-
-def test_layout_leaves_room_at_the_right():
-    # Rows of 2 and 17 in a grid of width 32: the second begins at slot 32.
-    slots = RowLayout.of([2, 17], torch.device("cpu")).slots.tolist()
-    assert slots == [0, 1, *range(32, 49)]
-
-
-def test_a_soft_cap_is_refused():
-    config = Gemma2Config(**SIZES, sliding_window=8, attn_logit_softcapping=50.0)
-    model = seeded(Gemma2ForCausalLM, config)
-    model.set_attn_implementation(NAME)
-    with pytest.raises(ValueError, match="softcap"):
-        packed(model, rows([5, 3]))
+def test_bfloat16_keeps_scores_in_float32():
+    # One query over two keys, scores 100 and 100.25: bfloat16 has no number between 100 and 100.5.
+    # Values 0 and 1, so that the output is 1 / (1 + e^-0.25) = 0.562.
+    size = 64
+    query = torch.zeros(1, 1, size, 2, dtype=torch.bfloat16)
+    key, value = query.clone(), query.clone()
+    query[0, 0, 1] = torch.tensor([10.0, 0.25])
+    key[0, 0, :2] = torch.tensor([[10.0, 0.0], [10.0, 1.0]])
+    value[0, 0, 1] = 1.0
+    layout = make_row(batch_of([(1, [1])])).layout
+    out, _ = packed_attention(None, query, key, value, None, scaling=1.0, row_layout=layout)
+    assert out[0, 1, 0, 0].item() == pytest.approx(0.562, abs=2**-8)
 
 
 def test_attention_sinks_are_refused():
-    heads = torch.zeros(1, 2, 3, 4)
+    layout = make_row(batch_of([(1, [2])])).layout
+    heads = torch.zeros(1, 2, 64, 4)
     with pytest.raises(ValueError, match="s_aux"):
-        packed_attention(
-            torch.nn.Identity(),
-            heads,
-            heads,
-            heads,
-            None,
-            row_layout=RowLayout.of([3], heads.device),
-            s_aux=torch.zeros(2),
-        )
+        packed_attention(None, heads, heads, heads, None, row_layout=layout, s_aux=torch.zeros(2))
 
 
 def test_a_row_without_layout_is_refused():
@@ -197,3 +176,12 @@ def test_a_row_without_layout_is_refused():
     model.set_attn_implementation(NAME)
     with pytest.raises(ValueError, match="without layout"):
         single_hidden(model, torch.arange(4))
+
+
+def test_a_row_is_planned_once_for_all_layers():
+    model, row = llama(), make_row(batch_of(ROW))
+    model.set_attn_implementation(NAME)
+    row_hidden(model, row)
+    assert len(row.layout.plans) == 1
+    settings = Settings(scaling=8**-0.5)
+    assert rl.attention.plan(row.layout, settings, 4) is rl.attention.plan(row.layout, settings, 4)

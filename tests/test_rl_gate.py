@@ -21,9 +21,9 @@ from transformers import (
 )
 
 import rl.gate
-import rl.policy
+import rl.sharing
 from rewards.problem import Problem, Response, Score, Verdict
-from rl.attention import NAME, RowLayout
+from rl.attention import NAME
 from rl.gate import (
     Drawn,
     Facts,
@@ -39,6 +39,7 @@ from rl.gate import (
 from rl.optimizer import OptimizerConfig
 from rl.packing import PackingConfig, pack
 from rl.policy import Policy, PolicyConfig
+from rl.rows import Family, RowLayout, Span
 from rollouts.rollout import Group, Rollout
 
 TEMPERATURE = 0.8
@@ -304,14 +305,16 @@ def test_a_trainer_that_computes_the_model_wrongly_is_refused(tmp_path):
 
 @pytest.fixture
 def leaking_packing(monkeypatch):
-    """A packed row laid out as one sequence: each sees those before it."""
+    """Rows laid out as if all of it were one completion: each sees those before it."""
 
-    class OneRow:
-        @staticmethod
-        def of(lengths, device):
-            return RowLayout.of([sum(lengths)], device)
+    honest = RowLayout.of
 
-    monkeypatch.setattr(rl.policy, "RowLayout", OneRow)
+    def leaking(families, size):
+        last = max(span.stop for family in families for span in family.completions)
+        layout = honest([Family(Span(0, 0, 0), (Span(0, last, 0),))], size)
+        return replace(layout, positions=honest(families, size).positions)
+
+    monkeypatch.setattr(RowLayout, "of", staticmethod(leaking))
 
 
 def test_packing_that_leaks_is_given_up_by_name(policy, drawn, leaking_packing, caplog):
@@ -345,7 +348,7 @@ def test_layers_that_know_no_packed_rows_are_unpacked(policy, drawn, monkeypatch
     def refuses(*_, **__):
         raise ValueError("packed attention does not know ['softcap']")
 
-    monkeypatch.setattr(rl.gate, "packed_hidden", refuses)
+    monkeypatch.setattr(rl.sharing, "row_hidden", refuses)
     with caplog.at_level(logging.WARNING):
         assert compare_logprobs(policy, drawn, TEMPERATURE).faults == ()
     assert is_unpacked(policy)

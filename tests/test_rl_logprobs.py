@@ -5,19 +5,28 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rl.logprobs import sampled_logprobs
+from rl import logprobs as head_logprobs
 
 
-def full_logprobs(hidden, head, token_ids, sampled, temperature):
+def sampled_logprobs(hidden, head, token_ids, sampled, **settings):
+    """Of a row in which every token stands at its own place."""
+    places = torch.arange(len(token_ids))
+    return head_logprobs.sampled_logprobs(hidden, places, head, token_ids, sampled, **settings)
+
+
+def full_logprobs(hidden, head, token_ids, sampled, temperature, softcap=None):
     """The same with every logit there at once, by autograd; one token after another."""
     logprobs = torch.zeros(len(token_ids))
     entropy = torch.zeros(len(token_ids))
     for place, drawn in enumerate(sampled.tolist()):
         if drawn:
-            logits = (head @ hidden[place - 1]).float() / temperature
+            logits = (head @ hidden[place - 1]).float()
+            if softcap is not None:
+                logits = softcap * torch.tanh(logits / softcap)
+            logits = logits / temperature
             row = torch.log_softmax(logits, dim=-1)
             logprobs[place] = row[token_ids[place]]
-            entropy[place] = -(row.exp() * row).sum().detach()
+            entropy[place] = -(row.exp() * row).sum()
     return logprobs, entropy
 
 
@@ -32,9 +41,11 @@ def row(num_tokens, size, vocabulary, seed=0, dtype=torch.float32):
 
 
 def gradients(function, hidden, head, *others, **settings):
-    logprobs, _ = function(hidden, head, *others, **settings)
+    """Of a sum of logprobs and entropies in which every number counts differently."""
+    logprobs, entropy = function(hidden, head, *others, **settings)
     weights = torch.linspace(-1, 2, len(logprobs))
-    return torch.autograd.grad((logprobs * weights).sum(), (hidden, head))
+    total = (logprobs * weights + entropy * weights.flip(0)).sum()
+    return torch.autograd.grad(total, (hidden, head))
 
 
 def test_two_words_by_hand():
@@ -58,17 +69,17 @@ def test_the_temperature_divides_the_logits():
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-@pytest.mark.parametrize("chunk", [1, 3, 7, 4096])
-def test_values_and_gradients_equal_full_logits(chunk, temperature):
+@pytest.mark.parametrize("block", [1, 3, 7, 4096])
+def test_values_and_gradients_equal_full_logits(block, temperature):
     inputs = row(23, 5, 17)
-    logprobs, entropy = sampled_logprobs(*inputs, temperature=temperature, chunk=chunk)
+    logprobs, entropy = sampled_logprobs(*inputs, temperature=temperature, block=block)
     expected = full_logprobs(*inputs, temperature)
     torch.testing.assert_close(logprobs, expected[0], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(entropy, expected[1], rtol=1e-5, atol=1e-6)
-    found = gradients(sampled_logprobs, *inputs, temperature=temperature, chunk=chunk)
+    found = gradients(sampled_logprobs, *inputs, temperature=temperature, block=block)
     wanted = gradients(full_logprobs, *inputs, temperature=temperature)
     for mine, other in zip(found, wanted, strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=4e-6)
 
 
 @settings(max_examples=40, deadline=None)
@@ -76,22 +87,63 @@ def test_values_and_gradients_equal_full_logits(chunk, temperature):
     st.integers(2, 12), st.integers(1, 6), st.integers(2, 9), st.integers(1, 5),
     st.sampled_from([0.3, 0.7, 1.0, 1.5]), st.integers(0, 99),
 )  # fmt: skip
-def test_any_shape_equals_full_logits(num_tokens, size, vocabulary, chunk, temperature, seed):
+def test_any_shape_equals_full_logits(num_tokens, size, vocabulary, block, temperature, seed):
     inputs = row(num_tokens, size, vocabulary, seed)
-    logprobs, entropy = sampled_logprobs(*inputs, temperature=temperature, chunk=chunk)
+    logprobs, entropy = sampled_logprobs(*inputs, temperature=temperature, block=block)
     expected = full_logprobs(*inputs, temperature)
     torch.testing.assert_close(logprobs, expected[0], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(entropy, expected[1], rtol=1e-4, atol=1e-5)
-    found = gradients(sampled_logprobs, *inputs, temperature=temperature, chunk=chunk)
+    found = gradients(sampled_logprobs, *inputs, temperature=temperature, block=block)
     wanted = gradients(full_logprobs, *inputs, temperature=temperature)
     for mine, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
 
 
-def test_the_entropy_carries_no_gradient_and_the_logprobs_do():
-    logprobs, entropy = sampled_logprobs(*row(6, 3, 5), temperature=1.0)
-    assert logprobs.requires_grad
-    assert not entropy.requires_grad
+@pytest.mark.parametrize("block", [2, 4096])
+@pytest.mark.parametrize("tile", [1, 7, 2**19])
+def test_a_soft_cap_bends_logits_before_the_temperature(block, tile, monkeypatch):
+    monkeypatch.setattr(head_logprobs, "TILE", tile)
+    inputs, asked = row(13, 5, 17), {"temperature": 0.7, "softcap": 1.5}
+    for mine, other in zip(
+        (*sampled_logprobs(*inputs, block=block, **asked),
+         *gradients(sampled_logprobs, *inputs, block=block, **asked)),
+        (*full_logprobs(*inputs, **asked), *gradients(full_logprobs, *inputs, **asked)),
+        strict=True,
+    ):  # fmt: skip
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=4e-6)
+
+
+def test_the_entropy_alone_has_a_gradient_too():
+    # Hidden 1 and head (ln 3, 0): p = 3/4, 1/4, H = 0.5623. dH/dlogit = -p (log p + H):
+    # -3/4 (-0.2877 + 0.5623) = -0.2060 and 1/4 (1.3863 - 0.5623) = 0.2060.
+    hidden = torch.tensor([[1.0], [0.0]])
+    head = torch.tensor([[math.log(3.0)], [0.0]], requires_grad=True)
+    _, entropy = sampled_logprobs(
+        hidden, head, torch.tensor([0, 1]), torch.tensor([False, True]), temperature=1.0
+    )
+    entropy.sum().backward()
+    assert head.grad.flatten().tolist() == pytest.approx([-0.2060, 0.2060], abs=1e-4)
+
+
+def test_places_say_where_the_state_of_the_token_before_is():
+    hidden, head, token_ids, _ = row(6, 3, 5)
+    sampled = torch.tensor([False, False, True, False, False, True])
+    places = torch.tensor([0, 3, 1, 2, 3, 4])  # tokens 1 and 4, before the sampled ones, share 3
+    logprobs, _ = head_logprobs.sampled_logprobs(
+        hidden, places, head, token_ids, sampled, temperature=1.0
+    )
+    expected = (head @ hidden[3]).log_softmax(-1)[token_ids[[2, 5]]]
+    torch.testing.assert_close(logprobs[[2, 5]], expected)
+
+
+def test_a_head_in_float32_meets_states_in_bfloat16():
+    hidden, head, token_ids, sampled = row(9, 8, 17)
+    rounded = hidden.detach().bfloat16().requires_grad_()
+    found = sampled_logprobs(rounded, head, token_ids, sampled, temperature=1.0)
+    wanted = full_logprobs(rounded.detach().float(), head, token_ids, sampled, 1.0)
+    torch.testing.assert_close(found[0], wanted[0], rtol=1e-5, atol=1e-6)
+    found[0].sum().backward()
+    assert rounded.grad.dtype == torch.bfloat16 and rounded.grad.abs().sum() > 0
 
 
 def test_what_is_not_sampled_is_zero_and_moves_nothing():
@@ -104,12 +156,12 @@ def test_what_is_not_sampled_is_zero_and_moves_nothing():
     assert (hidden.grad.abs().sum(-1) > 0).tolist() == [False, True] + [False] * 4
 
 
-@pytest.mark.parametrize("chunk", [2, 512])
-def test_a_row_without_sampled_tokens_gives_zeros_and_zero_gradients(chunk):
+@pytest.mark.parametrize("block", [2, 512])
+def test_a_row_without_sampled_tokens_gives_zeros_and_zero_gradients(block):
     hidden, head, token_ids, sampled = row(4, 3, 5)
     nothing = torch.zeros_like(sampled)
     logprobs, entropy = sampled_logprobs(
-        hidden, head, token_ids, nothing, temperature=1.0, chunk=chunk
+        hidden, head, token_ids, nothing, temperature=1.0, block=block
     )
     assert logprobs.tolist() == entropy.tolist() == [0.0] * 4
     logprobs.sum().backward()
@@ -117,11 +169,11 @@ def test_a_row_without_sampled_tokens_gives_zeros_and_zero_gradients(chunk):
     assert head.grad.tolist() == torch.zeros(5, 3).tolist()
 
 
-@pytest.mark.parametrize("chunk", [2, 512])
-def test_bfloat16_gradients_are_near_the_float32_ones(chunk):
+@pytest.mark.parametrize("block", [2, 512])
+def test_bfloat16_gradients_are_near_the_float32_ones(block):
     inputs = row(23, 8, 17, dtype=torch.bfloat16)
     exact = [x.detach().float().requires_grad_() for x in inputs[:2]]
-    found = gradients(sampled_logprobs, *inputs, temperature=0.7, chunk=chunk)
+    found = gradients(sampled_logprobs, *inputs, temperature=0.7, block=block)
     wanted = gradients(full_logprobs, *exact, *inputs[2:], temperature=0.7)
     for mine, other in zip(found, wanted, strict=True):
         assert mine.dtype == torch.bfloat16
@@ -129,26 +181,25 @@ def test_bfloat16_gradients_are_near_the_float32_ones(chunk):
         assert (mine.float() - other).norm() < 0.01 * other.norm()
 
 
-def test_chunks_of_bfloat16_add_up_in_float32():
-    # One token a chunk, each with d logprob / d logit 1 - 1/2: 600 of them make 300. Added in
-    # bfloat16 the sum would stand still at 128, where numbers are 1 apart and 1/2 rounds away.
-    num_tokens = 601
-    hidden = torch.ones(num_tokens, 1, dtype=torch.bfloat16)
-    head = torch.zeros(2, 1, dtype=torch.bfloat16, requires_grad=True)
-    sampled = torch.ones(num_tokens, dtype=torch.bool)
-    sampled[0] = False
+def test_blocks_of_bfloat16_add_up_in_float32():
+    # A hidden state's gradient is the sum over words of (p - one hot) times the word's embedding.
+    # 600 words of embedding 1 and chance 1/600 each, one a block, but the target's embedding is 0:
+    # 599/600. Added in bfloat16, 1/600 stops counting from 1/2 on, where numbers are 1/256 apart.
+    head = torch.ones(600, 1, dtype=torch.bfloat16)
+    head[0] = 0.0
+    hidden = torch.zeros(2, 1, dtype=torch.bfloat16, requires_grad=True)
     logprobs, _ = sampled_logprobs(
-        hidden, head, torch.zeros(num_tokens, dtype=torch.int64), sampled, temperature=1.0, chunk=1
+        hidden, head, torch.tensor([0, 0]), torch.tensor([False, True]), temperature=1.0, block=1
     )
     logprobs.sum().backward()
-    assert head.grad.flatten().tolist() == [300.0, -300.0]
+    assert hidden.grad[0].item() == pytest.approx(-599 / 600, abs=2**-8)
 
 
 def test_logits_of_the_whole_row_never_exist():
-    # A vocabulary of 1000 and 64 tokens in chunks of 4: no kept tensor is near 64 x 1000.
+    # A vocabulary of 1000 and 64 tokens in blocks of 4: no kept tensor is near 64 x 1000.
     inputs = row(64, 2, 1000)
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        sampled_logprobs(*inputs, temperature=1.0, chunk=4)
+        sampled_logprobs(*inputs, temperature=1.0, block=4)
     assert kept
     assert max(tensor.numel() for tensor in kept) == 1000 * 2

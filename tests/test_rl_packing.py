@@ -94,15 +94,17 @@ def test_by_token_every_trained_token_weighs_alike():
     assert [w for ws in weights_of(batch).values() for w in ws] == [0.125] * 8
 
 
-def test_longest_sequences_first_and_prompts_never_weigh():
+def test_the_largest_group_first_in_it_the_longest_and_prompts_never_weigh():
     batch = packed(
         group(rollout((8,), 1.0), rollout((9, 9, 2), 0.0)),
         group(rollout((7, 7), 0.0), rollout((7, 7), 1.0)),
     )
-    # Lengths 3, 5, 4, 4: sorted down, equals in the order given.
-    assert batch.lengths == [5, 4, 4, 3]
+    # Groups of 3 + 5 and 4 + 4 tokens: equals in the order given.
+    assert batch.lengths == [5, 3, 4, 4]
     firsts = batch.segments[batch.positions == 0].tolist()
-    assert firsts == [[0, 1], [1, 0], [1, 1], [0, 0]]
+    assert firsts == [[0, 1], [0, 0], [1, 0], [1, 1]]
+    assert batch.sequences.tolist() == [0] * 5 + [1] * 3 + [2] * 4 + [3] * 4
+    assert batch.prompt_lengths == [2, 2, 2, 2]
     assert not batch.token_weights[~batch.sampled].any()
     assert not batch.advantages[~batch.sampled].any()
 
@@ -230,14 +232,25 @@ def test_cut_and_to_carry_every_array():
 
 
 def test_micro_batches_by_hand():
-    # Lengths 5, 4, 4, 3 with room for 8: 5 | 4 + 4 | 3.
+    # Prompts of 2 with completions of 3 and 1, and of 2 and 2: rows of 6 and 6.
     batch = packed(
         group(rollout((8,), 1.0), rollout((9, 9, 2), 0.0)),
         group(rollout((7, 7), 0.0), rollout((7, 7), 1.0)),
     )
-    assert [part.lengths for part in micro_batches(batch, 8)] == [[5], [4, 4], [3]]
+    assert [part.lengths for part in micro_batches(batch, 12)] == [[5, 3, 4, 4]]
+    # Room for 11: not for both prompts' groups, but for one sequence of the second, 2 + 2.
+    assert [part.lengths for part in micro_batches(batch, 11)] == [[5, 3, 4], [4]]
+    assert [part.lengths for part in micro_batches(batch, 8)] == [[5, 3], [4, 4]]
+    assert [part.lengths for part in micro_batches(batch, 5)] == [[5], [3], [4], [4]]
     # A sequence above the budget stands alone.
-    assert [part.lengths for part in micro_batches(batch, 3)] == [[5], [4], [4], [3]]
+    assert [part.lengths for part in micro_batches(batch, 3)] == [[5], [3], [4], [4]]
+
+
+def row_tokens(batch):
+    """Tokens with each group's prompt once."""
+    groups = batch.segments[batch.positions == 0][:, 0].tolist()
+    prompts = dict(zip(groups, batch.prompt_lengths, strict=True))
+    return sum(prompts.values()) + sum(batch.lengths) - sum(batch.prompt_lengths)
 
 
 completions = st.tuples(
@@ -260,7 +273,7 @@ def test_micro_batches_cover_the_batch_within_the_budget(groups, budget, normali
     assert torch.cat([p.token_ids for p in [*parts, batch.cut(0, 0)]]).equal(batch.token_ids)
     for part in parts:
         assert part.positions[0] == 0
-        assert len(part) <= budget or len(part.lengths) == 1
+        assert row_tokens(part) <= budget or len(part.lengths) == 1
     total = sum(part.token_weights.double().sum().item() for part in parts)
     assert total == pytest.approx(batch.token_weights.double().sum().item(), abs=1e-12)
     if keep:  # every group is there: the weights are a mean's

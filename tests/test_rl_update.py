@@ -11,10 +11,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from rewards.problem import Problem, Response, Score, Verdict
 from rl.advantages import group_advantages
 from rl.metrics import Totals, round_metrics
+from rl.objective import LossConfig
 from rl.optimizer import NonFiniteGradientError, OptimizerConfig
 from rl.packing import PackingConfig, micro_batches, pack
-from rl.policy import Policy, PolicyConfig, filled_row
-from rl.update import LossConfig, prepare, update
+from rl.policy import Policy, PolicyConfig
+from rl.update import prepare, update
 from rollouts.rollout import Group, Rollout
 
 TEMPERATURE = 0.7
@@ -90,20 +91,6 @@ DEAD = group(3, [4, 8], [1.0, 1.0], 3)
 
 def packed(*groups, keep_no_signal=False, **config):
     return pack(groups, PackingConfig(**config), keep_no_signal=keep_no_signal)
-
-
-def test_a_row_is_filled_by_one_sequence_of_zeros():
-    batch = packed(LIVE)  # 4 + 9, 4 + 5 and 4 + 2 tokens
-    ids, positions, lengths = filled_row(batch)
-    assert lengths == [13, 9, 6, 36]
-    assert ids.tolist() == [*batch.token_ids.tolist(), *[0] * 36]
-    assert positions[28:].tolist() == list(range(36))
-
-
-def test_a_full_row_stays_as_it_is():
-    batch = packed(group(8, [8, 8, 8, 8], [1.0, 0.0, 0.0, 1.0], 4))
-    ids, _, lengths = filled_row(batch)
-    assert (len(ids), lengths) == (64, [16, 16, 16, 16])
 
 
 def step(policy, batch, config, rate=1e-3):
@@ -240,9 +227,10 @@ def test_the_reference_is_a_copy_and_its_divergence_starts_at_zero(untied):
 @pytest.mark.parametrize("config", ANCHORS, ids=lambda config: config.anchor)
 def test_micro_batches_equal_one_batch(folder, config, tokens):
     batch = packed(LIVE, OTHER, DEAD)
-    # Lengths 13, 13, 10, 9, 6: five parts of one sequence, or 13 | 13 | 10 + 9 | 6.
-    assert batch.lengths == [13, 13, 10, 9, 6]
-    assert len(list(micro_batches(batch, tokens))) == {1: 5, 20: 4}[tokens]
+    # Prompts of 4 and 7 with completions of 9, 5, 2 and 6, 3: rows of 20 and 16, each whole or
+    # cut into its sequences.
+    assert batch.lengths == [13, 9, 6, 13, 10]
+    assert len(list(micro_batches(batch, tokens))) == {1: 5, 20: 2}[tokens]
     whole, expected = step(make_policy(folder), batch, config)
     metrics, found = step(make_policy(folder, micro_batch_tokens=tokens), batch, config)
     assert_near(found, expected, 1e-6)
