@@ -58,7 +58,7 @@ class RunConfig:
     """What is trained on, with its reward."""
     reward: str = "accuracy"
     """accuracy: the task's own; r1_zero: accuracy and format (DeepSeek-R1, Eq. 4); r1: these and
-    the share of English; or your own, package.module:function (docs/rewards.md)."""
+    the share of English; dapo: accuracy less the soft overlong penalty; or your own, package.module:function (docs/rewards.md)."""
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     """The processes that compute rewards."""
     control: Literal["none", "shuffled_rewards"] = "none"

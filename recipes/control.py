@@ -21,11 +21,19 @@ class ShuffledCollector:
     collector: Collector
 
     def collect(
-        self, problems: Sequence[Problem], *args: Any, round_index: int, **kw: Any
+        self,
+        problems: Sequence[Problem],
+        *args: Any,
+        round_index: int,
+        first_row: int = 0,
+        **kw: Any,
     ) -> list[Group]:
         """Groups in draw order with shuffled scores."""
-        groups = self.collector.collect(problems, *args, round_index=round_index, **kw)
-        random = Random(f"{self.collector.seed}/shuffle/{round_index}")
+        groups = self.collector.collect(
+            problems, *args, round_index=round_index, first_row=first_row, **kw
+        )
+        place = f"{round_index}/{first_row}" if first_row else f"{round_index}"
+        random = Random(f"{self.collector.seed}/shuffle/{place}")
         return [shuffled(group, random) for group in groups]
 
 

@@ -110,6 +110,11 @@ def _check_rounds(config: RunConfig) -> None:
             f"train.group_size is {train.group_size}: advantages compare a group's completions; "
             "use 2 or more"
         )
+    if train.refills < 0 or (train.refills and config.loss.keeps_no_signal):
+        raise ValueError(
+            f"train.refills is {train.refills}: groups without signal can be replaced 0 or more "
+            "times, and only where they move nothing (no KL or entropy in the loss)"
+        )
     if train.updates_per_round > train.problems_per_round:
         raise ValueError(
             f"train.updates_per_round is {train.updates_per_round}, but a round has only "

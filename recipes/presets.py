@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from eval.evaluate import EvalConfig
+from recipes.algorithms import ALGORITHMS
 from recipes.config import RunConfig
 from rl.objective import LossConfig
 from rl.optimizer import OptimizerConfig
@@ -107,8 +108,13 @@ def r1_zero_tiny() -> RunConfig:
     )
 
 
+def _by(algorithm: Callable[[RunConfig], RunConfig]) -> Callable[[], RunConfig]:
+    return lambda: algorithm(quickstart())
+
+
 PRESETS: dict[str, Callable[[], RunConfig]] = {
     "quickstart": quickstart,
     "r1_zero": r1_zero,
     "r1_zero_tiny": r1_zero_tiny,
-}
+} | {name: _by(algorithm) for name, algorithm in ALGORITHMS.items()}
+"""Algorithms by name are the quickstart's run by that algorithm."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 from recipes.config import RunConfig, nearest
 from rewards.adapters import AdaptedReward, adapted, load_reward
-from rewards.compose import r1_reward, r1_zero_reward
+from rewards.compose import dapo_reward, r1_reward, r1_zero_reward
 from rewards.language import language_reward
 from rewards.pool import RewardPool
 from rewards.problem import Problem, RewardFn
@@ -14,6 +14,7 @@ from rewards.scorer import Scorer
 NAMED: dict[str, Callable[[RewardFn], RewardFn]] = {
     "accuracy": lambda accuracy: accuracy,
     "r1_zero": r1_zero_reward,
+    "dapo": dapo_reward,
     "r1": lambda accuracy: r1_reward(accuracy, language_reward("en")),
 }
 """Rewards made of the task's own."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from rewards.adapters import as_score
+from rewards.length import soft_overlong_reward
 from rewards.problem import Problem, Response, RewardFn, Score
 from rewards.purity import pure
 from rewards.tags import format_reward
@@ -49,6 +50,15 @@ def r1_reward(accuracy: RewardFn, language: RewardFn) -> RewardFn:
     """
     rules = {"accuracy": (accuracy, 1.0), "format": (format_reward, 1.0)}
     return weighted({**rules, "language": (language, 1.0)})
+
+
+def dapo_reward(accuracy: RewardFn) -> RewardFn:
+    """accuracy + soft_overlong / 2 (DAPO, arXiv 2503.14476, Sec. 3.4).
+
+    Half, for the paper's accuracy is -1 or 1 and ours 0 or 1. Example: a right answer as long as
+    its limit: 1 - 0.5.
+    """
+    return weighted({"accuracy": (accuracy, 1.0), "overlong": (soft_overlong_reward(), 0.5)})
 
 
 @pure(version="1", reads=())

@@ -16,17 +16,19 @@ MAX_WORDS = 100_000
 """Of a text that is looked at for repetition; the rest is left out."""
 
 
-def soft_overlong_reward(cache_tokens: int, *, max_tokens: int | None = None) -> RewardFn:
+def soft_overlong_reward(
+    cache_tokens: int | None = None, *, max_tokens: int | None = None
+) -> RewardFn:
     """DAPO's soft overlong punishment (arXiv 2503.14476, Sec. 3.4, Eq. 13).
 
-    0 up to L_max - L_cache tokens, then falling evenly to -1 at L_max, and -1 beyond it. L_cache
-    is `cache_tokens`; L_max is `max_tokens`, or else the limit under which the response was
-    sampled. DAPO has L_max 20,480 and L_cache 4,096.
+    0 up to L_max - L_cache tokens, then falling evenly to -1 at L_max, and -1 beyond it. L_max is
+    `max_tokens`, or else the limit under which the response was sampled; L_cache is
+    `cache_tokens`, or else a fifth of L_max, as DAPO has 4,096 of 20,480.
 
     Raises:
         ValueError: `cache_tokens` is not from 1 to `max_tokens`.
     """
-    if cache_tokens < 1 or (max_tokens is not None and cache_tokens > max_tokens):
+    if cache_tokens is not None and not 1 <= cache_tokens <= (max_tokens or cache_tokens):
         raise ValueError(
             f"cache_tokens is {cache_tokens} and max_tokens {max_tokens}: the penalty falls over the "
             "last cache_tokens of max_tokens, so use 1 or more, and not above max_tokens"
@@ -69,10 +71,11 @@ def repeated_share(items: Sequence[Hashable], ngram: int) -> float:
 
 @pure(version="1", reads=("num_tokens", "max_tokens"))
 def _soft_overlong(
-    cache_tokens: int, max_tokens: int | None, problem: Problem, response: Response
+    cache_tokens: int | None, max_tokens: int | None, problem: Problem, response: Response
 ) -> Score:
     limit = response.max_tokens if max_tokens is None else max_tokens
-    value = soft_overlong(response.num_tokens, max_tokens=limit, cache_tokens=cache_tokens)
+    cache = max(1, limit // 5) if cache_tokens is None else cache_tokens
+    value = soft_overlong(response.num_tokens, max_tokens=limit, cache_tokens=cache)
     return _penalty(value, "overlong", Verdict.TOO_LARGE)
 
 

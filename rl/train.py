@@ -3,16 +3,17 @@
 Everything it needs is handed in; it leaves out, on purpose, how things are shown and built.
 """
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import ceil
 from random import Random
 from typing import Any, Protocol
 
 import psutil
 
+from rewards.problem import Problem
 from rl.checkpoint import RunState, load_checkpoint, save_checkpoint
+from rl.clock import Clock, Reporter
 from rl.metrics import round_metrics
 from rl.objective import LossConfig, penalised
 from rl.optimizer import NonFiniteGradientError, learning_rate
@@ -36,6 +37,9 @@ class TrainConfig:
     """Problems drawn for a round."""
     group_size: int = 16
     """Completions of each problem, G."""
+    refills: int = 0
+    """Dynamic sampling (DAPO): groups without signal are replaced by groups of further problems, at
+    most so many times a round; 0 trains on what the round's problems gave."""
     updates_per_round: int = 1
     """Optimizer steps a round feeds; each takes an equal share of whole groups."""
     temperature: float = 1.0
@@ -52,18 +56,6 @@ class TrainConfig:
     """Checkpoints kept besides the best one."""
 
 
-class Reporter(Protocol):
-    """Shows where the run is."""
-
-    def phase(self, name: str) -> None:
-        """A phase of the round begins."""
-        ...
-
-    def round(self, metrics: dict[str, float]) -> None:
-        """A round is done."""
-        ...
-
-
 class Publisher(Sampler, Protocol):
     """A sampler in this process: versioned, with sleep and a prefix cache."""
 
@@ -72,29 +64,6 @@ class Publisher(Sampler, Protocol):
     def reset_prefix_cache(self) -> None: ...
     def sleep(self) -> None: ...
     def wake(self, *parts: str) -> None: ...
-
-
-@dataclass(kw_only=True)
-class Clock:
-    """Seconds by phase of one round."""
-
-    report: Reporter
-    seconds: dict[str, float] = field(default_factory=dict)
-    started: float = field(default_factory=time.perf_counter)
-
-    @contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        self.report.phase(phase)
-        began = time.perf_counter()
-        yield
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - began
-
-    def metrics(self) -> dict[str, float]:
-        """`time/sample_s` and so on; `time/other_s` is what no phase claims."""
-        total = time.perf_counter() - self.started
-        times = {f"time/{phase}_s": s for phase, s in self.seconds.items()}
-        other = total - sum(self.seconds.values())
-        return times | {"time/other_s": other, "time/round_s": total}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,14 +97,13 @@ def train(run: Trainer, state: RunState) -> RunState:
         if groups is None:
             synchronise(run, state.updates, clock)
             with clock("sample"):
-                sampling = sampling_at(run.config, state.updates)
-                groups = run.collector.collect(
-                    problems, sampling, round_index=index, version=state.updates
-                )
+                groups = sample_round(run, problems, index, state.updates)
             run.folder.write_round(index, groups)
+        else:
+            run.ledger.draw(len(groups) - len(problems))  # what refills drew before the kill
         with clock("update"):
             run.engine.sleep()
-            updates = train_on(run, graded(groups), index, state.updates)
+            updates = train_on(run, trained_groups(run.config, groups), index, state.updates)
         state = RunState(
             round=index + 1, updates=state.updates + len(updates), drawn=dict(run.ledger.drawn)
         )
@@ -169,6 +137,39 @@ def synchronise(run: Trainer, version: int, clock: Clock) -> None:
             run.engine.publish(run.policy.published().items(), version)
         run.engine.wake("kv_cache")
         run.engine.reset_prefix_cache()
+
+
+def sample_round(
+    run: Trainer, problems: Sequence[Problem], index: int, version: int
+) -> list[Group]:
+    """A round's groups in draw order; with refills, further ones until enough have signal.
+
+    A refill draws as many problems as would fill the round at the share with signal so far, at
+    most one round's worth at a time.
+    """
+    sampling, size = sampling_at(run.config, version), run.config.problems_per_round
+    groups = run.collector.collect(problems, sampling, round_index=index, version=version)
+    for _ in range(run.config.refills):
+        found = sum(group.has_signal for group in graded(groups))
+        if found >= size:
+            break
+        asked = min(size, ceil((size - found) * len(groups) / max(found, 1)))
+        groups += run.collector.collect(
+            run.ledger.draw(asked),
+            sampling,
+            round_index=index,
+            version=version,
+            first_row=len(groups),
+        )
+    return groups
+
+
+def trained_groups(config: TrainConfig, groups: Sequence[Group]) -> list[Group]:
+    """What is trained on: all graded groups, or with refills the first with signal, a round's worth."""
+    kept = graded(groups)
+    if not config.refills:
+        return kept
+    return [group for group in kept if group.has_signal][: config.problems_per_round]
 
 
 def sampling_at(config: TrainConfig, updates: int) -> Sampling:
@@ -221,7 +222,7 @@ def rate_at(run: Trainer, update_index: int) -> float:
 def minibatches(groups: Sequence[Group], config: TrainConfig, index: int) -> list[list[Group]]:
     """A round's groups in shares of nearly equal size, one an update, shuffled if more than one."""
     groups = list(groups)
-    count = min(config.updates_per_round, len(groups))
+    count = max(1, min(config.updates_per_round, len(groups)))
     if count > 1:
         Random(f"{config.seed}/minibatches/{index}").shuffle(groups)
     return [groups[i * len(groups) // count : (i + 1) * len(groups) // count] for i in range(count)]

@@ -69,17 +69,25 @@ class Collector:
     health: GraderHealth = field(default_factory=GraderHealth)
 
     def collect(
-        self, problems: Sequence[Problem], sampling: Sampling, *, round_index: int, version: int
+        self,
+        problems: Sequence[Problem],
+        sampling: Sampling,
+        *,
+        round_index: int,
+        version: int,
+        first_row: int = 0,
     ) -> list[Group]:
         """Sample, and score what is finished meanwhile; groups in draw order, with every member.
 
-        Scores are looked at in the order of the samples, however long each took.
+        Scores are looked at in the order of the samples, however long each took. `first_row`
+        counts the groups that the round has already.
         """
         origin: dict[str, tuple[int, int]] = {}
         requests = []
         for row, problem in enumerate(problems):
             for sample in range(self.group_size):
-                request = self._request(problem, sampling, round_index, row, sample, version)
+                place = first_row + row
+                request = self._request(problem, sampling, round_index, place, sample, version)
                 origin[request.id] = (row, sample)
                 requests.append(request)
         by_id = {request.id: request for request in requests}

@@ -31,7 +31,7 @@ class Fixed:
     groups: list[Group]
     seed: int = 0
 
-    def collect(self, problems, sampling, *, round_index: int, version: int) -> list[Group]:
+    def collect(self, problems, sampling, *, round_index: int, version: int, first_row: int):
         assert (problems, sampling, version) == ([PROBLEM], "sampling", 7)
         return self.groups
 

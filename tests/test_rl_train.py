@@ -1,8 +1,9 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import pytest
 
+from rewards.problem import Problem, Response, Score, Verdict
 from rl.run_folder import RunFolder
 from rl.train import (
     TrainConfig,
@@ -11,8 +12,11 @@ from rl.train import (
     is_reference_due,
     minibatches,
     rate_at,
+    sample_round,
     sampling_at,
+    trained_groups,
 )
+from rollouts.rollout import Group, Rollout
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,71 @@ class Numbered:
     """Stands for a group where only its identity matters."""
 
     index: int
+
+
+@dataclass(kw_only=True)
+class Hopeless:
+    """A collector that finds signal in every third problem, and remembers what it was asked."""
+
+    asked: list = field(default_factory=list)
+
+    def collect(self, problems, sampling, *, round_index, version, first_row=0):
+        self.asked.append((first_row, problems))
+        return [one(number) for number in problems]
+
+
+def one(number):
+    values = [float(number % 3 == 0), 0.0]
+    rollouts = tuple(
+        Rollout(
+            token_ids=(1, 2),
+            sampled=(False, True),
+            logprobs=(0.0, -1.0),
+            response=Response(text=""),
+            score=Score(value=value, verdict=Verdict.WRONG),
+            versions=((0, 1, 2),),
+        )
+        for value in values
+    )
+    problem = Problem(id=f"{number}", prompt="", answer="", source="s")
+    return Group(problem=problem, rollouts=rollouts)
+
+
+def sampled(refills, size=4):
+    """A round's groups when problems are 0, 1, 2, …; and what was asked for."""
+    numbers = iter(range(1000))
+    draw = lambda count: [next(numbers) for _ in range(count)]  # noqa: E731
+    config = TrainConfig(problems_per_round=size, refills=refills)
+    run = SimpleNamespace(config=config, collector=Hopeless(), ledger=SimpleNamespace(draw=draw))
+    groups = sample_round(run, draw(size), index=0, version=0)
+    return config, groups, run.collector.asked
+
+
+def test_without_refills_the_round_is_what_was_drawn():
+    config, groups, asked = sampled(refills=0)
+    assert asked == [(0, [0, 1, 2, 3])]
+    assert trained_groups(config, groups) == groups
+
+
+def test_refills_go_on_in_draw_order_until_the_round_is_full():
+    # 0 and 3 of four: two are missing at a share of 1/2, so four more are drawn, of which 6 has
+    # signal; one is missing at 3/8: three more, 8 to 10, with 9.
+    config, groups, asked = sampled(refills=5)
+    assert asked == [(0, [0, 1, 2, 3]), (4, [4, 5, 6, 7]), (8, [8, 9, 10])]
+    assert [g.problem.id for g in groups] == [str(n) for n in range(11)]
+    assert [g.problem.id for g in trained_groups(config, groups)] == ["0", "3", "6", "9"]
+
+
+def test_refills_end_at_their_bound_with_what_there_is():
+    config, groups, asked = sampled(refills=1)
+    assert len(asked) == 2
+    assert [g.problem.id for g in trained_groups(config, groups)] == ["0", "3", "6"]
+
+
+def test_a_refill_draws_a_rounds_worth_at_most():
+    # 0 of 0 to 1 has signal: one is missing at a share of 1/2, which would be two draws.
+    _, _, asked = sampled(refills=1, size=2)
+    assert [problems for _, problems in asked] == [[0, 1], [2, 3]]
 
 
 @pytest.mark.parametrize(("updates", "limit"), [(0, 64), (8_199, 64), (8_200, 128), (9_000, 128)])
