@@ -187,17 +187,20 @@ def _seconds(run: Any, sample: Callable[[], Any]) -> float:
 def gemm_seconds(run: Any, batch: Any) -> float:
     """The model's own matrix products alone, at the token counts of this batch's micro-batches.
 
-    Every linear layer and the head on the sampled tokens: forward and both backward products.
+    Every linear layer on the tokens, shared prompts once and no filling, and the head on the sampled
+    tokens: forward and both backward products.
     """
     import torch
 
     from rl.packing import micro_batches
+    from rl.rows import make_row
 
     layers = [m.weight for m in run.policy.model.get_decoder().modules() if hasattr(m, "weight")]
     layers = [w for w in layers if w.ndim == 2 and w.shape[0] != run.policy.head.shape[0]]
     total = 0.0
     for part in micro_batches(batch, run.policy.config.micro_batch_tokens):
-        shapes = [(len(part), weight) for weight in layers]
+        unique = int((make_row(part).layout.family >= 0).sum())
+        shapes = [(unique, weight) for weight in layers]
         shapes.append((int(part.sampled.sum()), run.policy.head))
         for tokens, weight in shapes:
             x = torch.randn(tokens, weight.shape[1], dtype=weight.dtype)
