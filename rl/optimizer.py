@@ -13,6 +13,11 @@ import torch
 from torch import Tensor, nn
 
 
+FIRST_SCALE = 2.0**16
+GROW_EVERY = 2000
+LOSS_SCALE = "step/loss_scale"
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """AdamW and its learning-rate schedule; updates are optimizer steps."""
@@ -33,6 +38,11 @@ class OptimizerConfig:
     """After warm-up: stay, or fall to `final_learning_rate_frac` by the run's last update."""
     final_learning_rate_frac: float = 0.1
     """Of the peak, at the last update."""
+    states: Literal["float32", "bfloat16"] = "float32"
+    """float32: masters and moments. bfloat16: no masters, and moments in the model's dtype: a third
+    of the memory, but changes below a 256th of a weight are lost; for comparisons."""
+    offload: bool = False
+    """Keep masters and moments in the host's memory and step there; nothing to do on CPU."""
 
 
 def learning_rate(config: OptimizerConfig, update: int, num_updates: int) -> float:
@@ -56,17 +66,27 @@ class NonFiniteGradientError(RuntimeError):
 
 
 class MasterOptimizer:
-    """Holds masters, gradients and moments by parameter name."""
+    """Holds masters, gradients and moments by parameter name.
+
+    With float16 the loss is multiplied by `loss_scale`, so that small gradients are not lost; a
+    gradient that overflows halves the scale and its step is skipped, `GROW_EVERY` steps without
+    one double it (Micikevicius et al. 2018, arXiv 1710.03740, section 3.2).
+    """
 
     def __init__(self, model: nn.Module, config: OptimizerConfig, dtype: torch.dtype):
         """Take float32 parameters as masters and leave `dtype` copies of them in the model."""
         self.config = config
+        self.loss_scale = FIRST_SCALE if dtype == torch.float16 else 1.0
+        self._good_steps = 0
         self._params = {n: p for n, p in model.named_parameters() if p.requires_grad}
-        self.masters = {name: param.detach().float() for name, param in self._params.items()}
+        self._summed: set[str] = set()
+        self.masters: dict[str, Tensor] = {}
         for name, param in self._params.items():
-            param.data = self.masters[name].to(dtype)
-            self.masters[name].grad = torch.zeros_like(self.masters[name])
-            param.register_post_accumulate_grad_hook(self._collector(self.masters[name]))
+            if config.states == "float32":
+                self.masters[name] = self._master(name, param, dtype)
+            else:
+                param.data = param.detach().to(dtype)
+                self.masters[name] = param
         self._adamw = torch.optim.AdamW(
             list(self.masters.values()),
             lr=config.learning_rate,
@@ -77,36 +97,49 @@ class MasterOptimizer:
         )
 
     def step(self, rate: float) -> float:
-        """Clip, step, cast; gives the gradient's norm before clipping and zeroes the gradients."""
-        masters = list(self.masters.values())
-        norm = torch.nn.utils.get_total_norm([m.grad for m in masters])
-        if not torch.isfinite(norm):
+        """Clip, step, cast; gives the gradient's norm before clipping and forgets the gradients.
+
+        Raises NonFiniteGradientError with nothing changed, where no smaller loss scale helps.
+        """
+        masters = self._with_gradients()
+        norm = torch.nn.utils.get_total_norm([m.grad for m in masters]).item() / self.loss_scale
+        if not math.isfinite(norm):
             self.zero_grad()
-            raise NonFiniteGradientError(f"the gradient's norm is {norm.item()}")
-        torch.nn.utils.clip_grads_with_norm_(masters, self.config.max_grad_norm, norm)
+            if self.loss_scale <= 1.0:
+                raise NonFiniteGradientError(f"the gradient's norm is {norm}")
+            self.loss_scale, self._good_steps = self.loss_scale / 2, 0
+            return norm
+        clip = max(1.0, (norm + 1e-6) / self.config.max_grad_norm)
+        # The kernel divides by it on its way: a pass over all gradients less.
+        self._adamw.grad_scale = torch.tensor(self.loss_scale * clip)
         for settings in self._adamw.param_groups:
             settings["lr"] = rate
         self._adamw.step()
         self.zero_grad()
         self.cast()
-        return norm.item()
+        self._grow()
+        return norm
 
     def zero_grad(self) -> None:
         """Forget gradients summed so far."""
-        for master in self.masters.values():
-            master.grad.zero_()
+        self._summed.clear()
+        for param in self._params.values():
+            param.grad = None
 
     def cast(self) -> None:
         """Write the masters into the model, in the model's dtype."""
         for name, param in self._params.items():
-            param.data.copy_(self.masters[name])
+            if self.masters[name] is not param:
+                param.data.copy_(self.masters[name])
 
     def state(self) -> dict[str, Tensor]:
         """Masters and moments by name, for a checkpoint; the tensors are the living ones."""
-        tensors = {f"master/{name}": master for name, master in self.masters.items()}
+        tensors = {f"master/{name}": master.detach() for name, master in self.masters.items()}
         for name, master in self.masters.items():
             for key, value in self._adamw.state.get(master, {}).items():
                 tensors[f"{key}/{name}"] = value
+        if self.loss_scale > 1.0:
+            tensors[LOSS_SCALE] = torch.tensor([self.loss_scale, float(self._good_steps)])
         return tensors
 
     def load(self, tensors: dict[str, Tensor]) -> None:
@@ -114,19 +147,48 @@ class MasterOptimizer:
         for name, master in self.masters.items():
             master.data.copy_(tensors[f"master/{name}"])
             moments = {
-                key: tensors[f"{key}/{name}"].clone()
+                key: tensors[f"{key}/{name}"].to(_home(key, master), copy=True)
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if f"{key}/{name}" in tensors
             }
             self._adamw.state.pop(master, None)
             if moments:
                 self._adamw.state[master] = moments
+        if LOSS_SCALE in tensors:
+            self.loss_scale, self._good_steps = tensors[LOSS_SCALE].tolist()
         self.cast()
 
-    @staticmethod
-    def _collector(master: Tensor):
+    def _master(self, name: str, param: nn.Parameter, dtype: torch.dtype) -> Tensor:
+        home = torch.device("cpu") if self.config.offload else param.device
+        master = param.detach().to(home, torch.float32)
+        param.data = param.detach().to(dtype)
+        master.grad = torch.empty_like(master)
+
         def collect(param: Tensor) -> None:
-            master.grad.add_(param.grad)
+            if name in self._summed:
+                master.grad.add_(param.grad.to(home))
+            else:
+                master.grad.copy_(param.grad)
+            self._summed.add(name)
             param.grad = None
 
-        return collect
+        param.register_post_accumulate_grad_hook(collect)
+        return master
+
+    def _with_gradients(self) -> list[Tensor]:
+        """All masters; those that nothing reached have a gradient of zero."""
+        for name, master in self.masters.items():
+            if master is self._params[name]:
+                master.grad = torch.zeros_like(master) if master.grad is None else master.grad
+            elif name not in self._summed:
+                master.grad.zero_()
+        return list(self.masters.values())
+
+    def _grow(self) -> None:
+        self._good_steps += 1
+        if self.loss_scale > 1.0 and self._good_steps >= GROW_EVERY:
+            self.loss_scale, self._good_steps = self.loss_scale * 2, 0
+
+
+def _home(key: str, master: Tensor) -> torch.device:
+    return torch.device("cpu") if key == "step" else master.device

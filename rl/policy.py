@@ -27,8 +27,9 @@ logger = logging.getLogger(__name__)
 class PolicyConfig:
     """How the trainer computes."""
 
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Of the forward and backward passes, and of what is published; masters stay float32."""
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    """Of the forward and backward passes, and of what is published; masters stay float32. float16
+    has eight times the precision of bfloat16 and a narrow range: its loss is scaled."""
     micro_batch_tokens: int = 2048
     """Most tokens, prompts included, in one forward and backward pass."""
     gradient_checkpointing: bool = False

@@ -48,7 +48,7 @@ def update(
         if not torch.isfinite(loss):
             policy.optimizer.zero_grad()
             raise NonFiniteGradientError(f"the loss is {loss.item()}")
-        loss.backward()
+        (loss * policy.optimizer.loss_scale).backward()
         totals.add(seen, part.sampled, loss.item())
     norm = policy.optimizer.step(rate)
     return totals.means() | {"update/gradient_norm": norm, "update/learning_rate": rate}
