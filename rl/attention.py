@@ -82,7 +82,7 @@ def plan(layout: RowLayout, settings: Settings, num_heads: int) -> Plan:
 
 
 class _RowAttention(torch.autograd.Function):
-    """[U, Q, D], [U, H, D], [U, H, D] to [U, Q, D]; scores are computed again in backward."""
+    """[U, Q, D], [U, H, D], [U, H, D] to [U, Q, D]; long scores are computed again in backward."""
 
     @staticmethod
     def forward(
@@ -91,27 +91,26 @@ class _RowAttention(torch.autograd.Function):
         dense, flash = plan(layout, settings, query.shape[1])
         out = query.new_zeros(*query.shape[:2], value.shape[-1])
         normaliser = query.new_empty(0)
-        for part in dense:
-            dense_forward(out, query, key, value, part, settings)
+        kept = [dense_forward(out, query, key, value, part, settings) for part in dense]
         if flash:
             normaliser = query.new_full(query.shape[:2], torch.inf, dtype=torch.float32)
         for part in flash:
             flash_forward(out, normaliser, query, key, value, part, settings)
-        ctx.save_for_backward(query, key, value, out, normaliser)
+        ctx.save_for_backward(query, key, value, out, normaliser, *kept)
         ctx.layout, ctx.settings = layout, settings
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, out, normaliser = ctx.saved_tensors
+        query, key, value, out, normaliser, *kept = ctx.saved_tensors
         dense, flash = plan(ctx.layout, ctx.settings, query.shape[1])
         exact = torch.float32 if flash else query.dtype  # a query of several parts sums them
         grads = [
             torch.zeros(x.shape, dtype=kind)
             for x, kind in ((query, exact), (key, torch.float32), (value, torch.float32))
         ]
-        for part in dense:
-            dense_backward(grads, grad, query, key, value, part, ctx.settings)
+        for part, probabilities in zip(dense, kept, strict=True):
+            dense_backward(grads, grad, query, key, value, probabilities, part, ctx.settings)
         for part in flash:
             flash_backward(grads, grad, query, key, value, out, normaliser, part, ctx.settings)
         grads = [g.to(x.dtype) for g, x in zip(grads, (query, key, value), strict=True)]

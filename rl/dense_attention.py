@@ -1,5 +1,5 @@
 """Packed attention with all scores of some sequences at once, in float32: for short sequences,
-sliding windows and soft-caps. Forward and backward by hand; scores are computed again in backward.
+sliding windows and soft-caps. Forward and backward by hand.
 
 Work is cut so that a step's scores stay in the processor's cache, where the passes over them cost
 little. The stack's flash kernel is several times slower on short sequences, above all backward.
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from rl.rows import RowLayout, Span
 
@@ -23,8 +24,11 @@ WIDTH_MULTIPLE = 16
 """Of the queries and keys of a part: few shapes of it occur."""
 SLACK = 1.2
 """Sequences share a part when the longest is at most so many times as long as each."""
-CACHED_SCORES = 2**19
-"""Most scores, over all heads, that a step computes at once: two megabytes."""
+CACHED_SCORES = 2**20
+"""Most scores, over all heads, that a step computes at once: four megabytes."""
+KEPT_KEYS = 512
+"""Of a part with at most so many keys the probabilities are kept for backward: less than the
+layer's other activations."""
 HIDDEN = -1e30
 """Added to scores that a query does not see."""
 
@@ -60,14 +64,17 @@ class DensePart:
 
     Attributes:
         queries, keys: [R, W] and [R, K] places.
-        families: [R] rows of `prompts`; None where no prompt is seen (then P is 0).
+        seen: [R, K + P] places, the prompt's behind the own.
+        members: [F, R] float32, 1 where the row's prompt is that of the family; None where no
+            prompt is seen (then P is 0).
         prompts: [F, P] places.
         mask: [R, W, 1, K + P], 0 or `HIDDEN`.
     """
 
     queries: Tensor
     keys: Tensor
-    families: Tensor | None
+    seen: Tensor
+    members: Tensor | None
     prompts: Tensor
     mask: Tensor
 
@@ -79,7 +86,8 @@ class DensePart:
             yield DensePart(
                 queries=self.queries[rows],
                 keys=self.keys[rows],
-                families=None if self.families is None else self.families[rows],
+                seen=self.seen[rows],
+                members=None if self.members is None else self.members[:, rows],
                 prompts=self.prompts,
                 mask=self.mask[rows],
             )
@@ -103,7 +111,8 @@ def dense_parts(
         part = DensePart(
             queries=queries,
             keys=keys,
-            families=rows,
+            seen=seen,
+            members=None if rows is None else one_hot(rows, len(prompts)).t().float(),
             prompts=prompts if rows is not None else prompts[:, :0],
             mask=_mask(layout.positions, queries, seen, window),
         )
@@ -113,13 +122,16 @@ def dense_parts(
 
 def dense_forward(
     out: Tensor, query: Tensor, key: Tensor, value: Tensor, part: DensePart, settings: Settings
-) -> None:
-    """Write a part's attention into `out`, [U, Q, D]."""
+) -> Tensor | None:
+    """Write a part's attention into `out`, [U, Q, D]; gives what backward may be spared computing."""
     queries, keys, values = _inputs(query, key, value, part)
     probabilities, _ = _probabilities(queries, keys, part, settings)
-    found = torch.bmm(probabilities.to(values.dtype), values)
+    probabilities = probabilities.to(values.dtype)
+    found = torch.bmm(probabilities, values)
     rows = _from_heads(found, part.queries.shape, key.shape[1])
     out.flatten(1).index_copy_(0, part.queries.flatten(), rows)
+    kept = settings.softcap is None and part.mask.shape[-1] <= KEPT_KEYS
+    return probabilities if kept else None
 
 
 def dense_backward(
@@ -128,23 +140,29 @@ def dense_backward(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    kept: Tensor | None,
     part: DensePart,
     settings: Settings,
 ) -> None:
-    """Add a part's gradients to `grads` of query, [U, Q, D], key and value, float32 [U, H, D]."""
+    """Add a part's gradients to `grads` of query, [U, Q, D], key and value, float32 [U, H, D].
+
+    `kept` is what `dense_forward` gave.
+    """
     queries, keys, values = _inputs(query, key, value, part)
     outer = _to_heads(grad, part.queries, key.shape[1])
-    probabilities, slope = _probabilities(queries, keys, part, settings)
-    grad_values = torch.bmm(probabilities.to(outer.dtype).transpose(1, 2), outer)
-    rising = torch.bmm(outer, values.transpose(1, 2)).float()
-    rising = torch._softmax_backward_data(rising, probabilities, -1, torch.float32)
+    probabilities, slope = kept, None
+    if kept is None:
+        probabilities, slope = _probabilities(queries, keys, part, settings)
+        probabilities = probabilities.to(outer.dtype)
+    grad_values = torch.bmm(probabilities.transpose(1, 2), outer)
+    rising = torch.bmm(outer, values.transpose(1, 2))
+    rising = torch._softmax_backward_data(rising, probabilities, -1, rising.dtype)
     if slope is not None:
         rising.mul_(slope)
-    rising = rising.mul_(settings.scaling).to(keys.dtype)
-    rows = _from_heads(torch.bmm(rising, keys), part.queries.shape, key.shape[1])
-    rows = rows.to(grads[0].dtype)
+    grad_queries = torch.bmm(rising, keys).mul_(settings.scaling)
+    rows = _from_heads(grad_queries, part.queries.shape, key.shape[1]).to(grads[0].dtype)
     grads[0].flatten(1).index_copy_(0, part.queries.flatten(), rows)
-    _add_keys(grads[1], torch.bmm(rising.transpose(1, 2), queries), part)
+    _add_keys(grads[1], torch.bmm(rising.transpose(1, 2), queries).mul_(settings.scaling), part)
     _add_keys(grads[2], grad_values, part)
 
 
@@ -152,11 +170,9 @@ def _inputs(
     query: Tensor, key: Tensor, value: Tensor, part: DensePart
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries [H * R, W * g, D], keys and values [H * R, K + P, D]."""
-    num_heads, places = key.shape[1], part.keys
-    if part.families is not None:
-        places = torch.cat([places, part.prompts[part.families]], 1)
+    num_heads = key.shape[1]
     queries = _to_heads(query, part.queries, num_heads)
-    return queries, _to_heads(key, places, num_heads), _to_heads(value, places, num_heads)
+    return queries, _to_heads(key, part.seen, num_heads), _to_heads(value, part.seen, num_heads)
 
 
 def _probabilities(
@@ -184,10 +200,9 @@ def _add_keys(total: Tensor, grad: Tensor, part: DensePart) -> None:
     places = part.keys.flatten()
     found = grad[:, :own].reshape(len(places), -1)
     flat.index_copy_(0, places, flat.index_select(0, places).add_(found))
-    if part.families is None:
+    if part.members is None:
         return
-    which = torch.nn.functional.one_hot(part.families, len(part.prompts)).float()
-    found = which.t() @ grad[:, own:].reshape(rows, -1).float()
+    found = part.members @ grad[:, own:].reshape(rows, -1).float()
     places = part.prompts.flatten()
     found = found.view(len(places), -1)
     flat.index_copy_(0, places, flat.index_select(0, places).add_(found))

@@ -12,7 +12,6 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-
 FIRST_SCALE = 2.0**16
 GROW_EVERY = 2000
 LOSS_SCALE = "step/loss_scale"
