@@ -34,7 +34,7 @@ def quickstart() -> RunConfig:
         optimizer=OptimizerConfig(learning_rate=4e-5),
         packing=PackingConfig(normalise="token"),
         loss=LossConfig(clip_high=0.28),
-        policy=PolicyConfig(micro_batch_tokens=1024),
+        policy=PolicyConfig(micro_batch_tokens=4096),
         test=EvalConfig(split="test", num_problems=256, num_samples=8, max_tokens=24),
         validation=EvalConfig(split="validation", num_problems=64, num_samples=4, max_tokens=24),
     )

