@@ -2,59 +2,32 @@
 
 `python -m benchmarks.step [--steps 5] [--problems 8] [--group 8] [--max-tokens 64]`; the last
 line is JSON. A coin decides the rewards, so that every group has signal and is trained.
+`--against trl [--case short|long] [--folder FOLDER]` puts the step beside TRL and the best
+loop of 150 lines instead (benchmarks/step_against.py), in under 25 minutes a case.
 """
 
 import argparse
-import hashlib
 import json
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.memory import MemoryWatch
+from benchmarks.step_work import coin_value
 from rollouts.process import prepare_process
 
 PAIRS = 5
-
-
-class MemoryWatch(threading.Thread):
-    """Highest sum of PSS over this process and its children, in bytes, looked at every 0.2 s.
-
-    A look walks every page of the process, so no step is timed under it.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.peak = 0
-        self._done = threading.Event()
-
-    def __enter__(self) -> "MemoryWatch":
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self.join()
-
-    def run(self) -> None:
-        """Look until the end of the `with`."""
-        import psutil
-
-        me = psutil.Process()
-        while not self._done.wait(0.2):
-            tree = [me, *me.children(recursive=True)]
-            self.peak = max(self.peak, sum(p.memory_full_info().pss for p in tree))
 
 
 def coin(problem: Any, response: Any) -> Any:
     """A reward that has nothing to do with the answer: 0 or 1 by a hash of the text."""
     from rewards.problem import Score, Verdict
 
-    value = float(hashlib.sha256(response.text.encode()).digest()[0] % 2)
+    value = coin_value(response.text)
     return Score(value=value, verdict=Verdict.CORRECT if value else Verdict.WRONG)
 
 
@@ -112,7 +85,8 @@ def build(arguments: argparse.Namespace, folder: Path) -> tuple[Any, Timed]:
 
 def one_step(run: Any, index: int, score: Timed) -> dict[str, float]:
     """Seconds by phase of one whole round."""
-    from rl.train import Clock, sampling_at, synchronise, train_on
+    from rl.clock import Clock
+    from rl.train import sampling_at, synchronise, train_on
 
     clock, score.seconds = Clock(report=Silent()), 0.0
     synchronise(run, index, clock)
@@ -219,7 +193,12 @@ def main() -> None:
     parser.add_argument("--problems", type=int, default=8)
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--against", choices=("trl",))
+    parser.add_argument("--case", choices=("short", "long"), default="short")
+    parser.add_argument("--folder", type=Path, help="of results; a run cut short goes on there")
     arguments = parser.parse_args()
+    if arguments.against:
+        return beside_peers(arguments)
     prepare_process()
     with tempfile.TemporaryDirectory() as folder:
         with MemoryWatch() as start:
@@ -229,6 +208,17 @@ def main() -> None:
         with MemoryWatch() as end:
             one_step(run, 1 + arguments.steps, score)
         print(json.dumps(report(run, steps, max(start.peak, end.peak))))
+
+
+def beside_peers(arguments: argparse.Namespace) -> None:
+    """Every subject on the same work; the last line is JSON."""
+    from benchmarks.step_against import Bench, run_all
+
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = arguments.folder or Path("runs") / f"benchmark-step-{arguments.case}-{stamp}"
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"results: {folder}", flush=True)
+    print(json.dumps(run_all(Bench(folder=folder, case=arguments.case))))
 
 
 def report(run: Any, steps: list[dict[str, float]], peak: int) -> dict[str, Any]:
