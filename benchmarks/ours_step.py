@@ -45,24 +45,14 @@ class Scored:
         return value
 
 
-def build(work: StepWork, given: argparse.Namespace, folder: Path, *, engine: bool) -> Any:
-    """A trainer on the work's prompts, with TRL's loss: token mean, clip 0.2, no correction."""
-    from rewards.adapters import adapted
-    from rewards.problem import Problem
-    from rewards.scorer import Inline
-    from rl.objective import LossConfig
+def policy_of(work: StepWork, given: argparse.Namespace) -> Any:
+    """The work's model as it is asked for."""
     from rl.optimizer import OptimizerConfig
-    from rl.packing import PackingConfig
     from rl.policy import Policy, PolicyConfig
-    from rl.run_folder import RunFolder
-    from rl.train import TrainConfig, Trainer
-    from rollouts.collect import Collector
-    from rollouts.ledger import Ledger
-    from rollouts.sampler import EngineConfig
 
     dtype = "float32" if given.gradients else work.dtype
     states = "float32" if given.gradients else given.states
-    policy = Policy(
+    return Policy(
         Path(work.model),
         PolicyConfig(
             dtype=dtype,
@@ -72,6 +62,22 @@ def build(work: StepWork, given: argparse.Namespace, folder: Path, *, engine: bo
         ),
         OptimizerConfig(learning_rate=work.learning_rate, states=states),
     )
+
+
+def build(work: StepWork, given: argparse.Namespace, folder: Path, *, engine: bool) -> Any:
+    """A trainer on the work's prompts, with TRL's loss: token mean, clip 0.2, no correction."""
+    from rewards.adapters import adapted
+    from rewards.problem import Problem
+    from rewards.scorer import Inline
+    from rl.objective import LossConfig
+    from rl.packing import PackingConfig
+    from rl.run_folder import RunFolder
+    from rl.train import TrainConfig, Trainer
+    from rollouts.collect import Collector
+    from rollouts.ledger import Ledger
+    from rollouts.sampler import EngineConfig
+
+    policy = policy_of(work, given)
     problems = {
         f"{step}/{row}": Problem(id=f"{step}/{row}", prompt="", answer="", source="work")
         for step, prompts in enumerate(work.prompts)

@@ -131,7 +131,7 @@ HELP = "; see python -m recipes.quickstart --help"
         (
             "r1_zro",
             "unknown preset 'r1_zro'; did you mean 'r1_zero'? Presets are quickstart, r1_zero, "
-            "r1_zero_tiny",
+            "r1_zero_tiny, grpo, dr_grpo, dapo, gspo, cispo, sapo, dppo, maxrl, rloo, lite_ppo",
         ),
         (
             "--best-prompt False",
