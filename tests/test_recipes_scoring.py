@@ -58,7 +58,7 @@ def test_named_rewards(name, value, parts):
     [
         (
             "r1_zro",
-            "reward is 'r1_zro'; did you mean 'r1_zero'? It is one of accuracy, r1_zero, r1,",
+            "reward is 'r1_zro'; did you mean 'r1_zero'? It is one of accuracy, r1_zero, dapo, r1,",
         ),
         ("absent:f", "the reward 'absent:f': absent cannot be imported (ModuleNotFoundError"),
         ("math:floor", "the reward floor takes (x); a reward is a function (problem, response)"),
