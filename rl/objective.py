@@ -74,6 +74,23 @@ def loss_fault(loss: LossConfig, packing: PackingConfig) -> str | None:
         return (
             f"loss.dual_clip is {loss.dual_clip} with {named}: it is for clip and above 1, or none"
         )
+    if loss.kl == "k1_reward" and loss.kl_coefficient > 0:
+        return _k1_fault(packing)
+    return None
+
+
+def _k1_fault(packing: PackingConfig) -> str | None:
+    """What cannot be told of rewards from which the KL is taken."""
+    if packing.advantage_scale == "maxrl":
+        return (
+            "loss.kl k1_reward takes rewards out of 0..1, which packing.advantage_scale maxrl "
+            "needs: set loss.kl to k3 or choose another scale"
+        )
+    if packing.truncated == "zero":
+        return (
+            "loss.kl k1_reward lowers rewards, but packing.truncated zero would give completions "
+            "that were cut off 0 all the same: set packing.truncated to score or mask"
+        )
     return None
 
 

@@ -62,11 +62,10 @@ class Policy:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.optimizer = MasterOptimizer(self.model, optimizer, getattr(torch, config.dtype))
         self.packed = True
-        try:
-            self.model.set_attn_implementation(PACKED)
-        except ValueError as error:  # a model without attention
-            self.unpack(str(error).partition(".")[0])
-        if config.compile:
+        self.model.set_attn_implementation(PACKED)
+        if reason := known_fault(self.model):
+            self.unpack(reason)
+        elif config.compile:
             compile_layers(self.model)
         self.reference: dict[str, Tensor] | None = None
 
@@ -108,7 +107,8 @@ class Policy:
                 with compiled_layers(self.model):
                     return row_hidden(self.model, row), row.places
             except TorchDynamoException as error:
-                logger.warning("layers are not compiled: %s", str(error).splitlines()[0])
+                reason = " ".join(str(error).splitlines()[:2]) or type(error).__name__
+                logger.warning("layers are not compiled: %s", reason)
                 uncompile_layers(self.model)
                 return self.hidden(batch)
         sequences = batch.token_ids.split(batch.lengths)
@@ -161,6 +161,16 @@ class Policy:
             yield
         finally:
             _assign(self.model, own)
+
+
+def known_fault(model: nn.Module) -> str | None:
+    """Why a model set to `PACKED` cannot share rows, told without computing; `rl.sharing` tells more."""
+    name = type(model).__name__
+    if getattr(model, "_is_stateful", False):
+        return f"{name} carries a state from token to token"
+    if model.config._attn_implementation != PACKED:
+        return f"the attention of {name} cannot be replaced"
+    return None
 
 
 def plain_attention(model: nn.Module) -> str:

@@ -8,6 +8,7 @@ Shapes: T tokens of a batch, H hidden size.
 """
 
 import copy
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,6 @@ from rl.rows import make_row
 MOVED = 1e-3
 """Shared rows may move outputs and gradients by this share of their size: rounding moves a
 millionth, a leak or a wrong window tens of percents."""
-NUM_FAMILIES = 2
 NUM_COMPLETIONS = 4
 
 
@@ -60,7 +60,7 @@ def sharing_fault(model: nn.Module, batch: Batch) -> str | None:
 
 
 def crossed(batch: Batch) -> list[Batch]:
-    """Two micro-batches in which each of some prompts has the completions of all.
+    """Two micro-batches, of a long prompt and of a short one, each with the completions of both.
 
     Example: sequences a1 and b2 (prompt, completion) give a1, a2 and b1, b2.
     """
@@ -72,7 +72,8 @@ def crossed(batch: Batch) -> list[Batch]:
     if len(chosen) == 1:
         chosen *= 2
     found = []
-    for start, _, prompt in chosen[:NUM_FAMILIES]:
+    by_prompt = sorted(chosen, key=lambda sequence: -sequence[2])
+    for start, _, prompt in (by_prompt[0], by_prompt[-1]):  # two layouts that cannot be confused
         picked = []
         for other, length, before in chosen:
             picked += [*range(start, start + prompt), *range(other + before, other + length)]
@@ -147,9 +148,10 @@ def _gradient_fault(
     found: dict[str, Tensor], wanted: dict[str, Tensor], checkpointing: bool
 ) -> str | None:
     size = torch.stack([g.norm() for g in wanted.values()]).norm()
-    moved = {n: ((found[n] - g).norm() / size).item() for n, g in wanted.items() if n in found}
-    worst = max(moved, key=lambda name: moved[name])
-    if moved[worst] <= MOVED and len(moved) == len(wanted):
+    gaps = {n: found.get(n, torch.zeros_like(g)) - g for n, g in wanted.items()}
+    moved = {name: (gap.norm() / size).item() for name, gap in gaps.items()}
+    worst = max(moved, key=lambda name: (math.isnan(moved[name]), moved[name]))
+    if moved[worst] <= MOVED:
         return None
     how = " with gradient checkpointing" if checkpointing else ""
     return f"sharing a row moves the gradient of {worst} by {moved[worst]:.2g} of the whole's size{how}"
@@ -180,7 +182,10 @@ def _checkpointing(model: nn.Module, wanted: bool) -> Iterator[None]:
 def _outputs(
     model: nn.Module, names: dict[str, str], forward: Callable[[], Tensor]
 ) -> dict[str, Tensor]:
-    """Outputs [T, H] of what each layer is made of, in the order of computing, and of the whole."""
+    """Outputs [T, H] of what each layer is made of, in the order of computing, and of the whole.
+
+    A module that a layer uses several times is left out: a dropout, which computes nothing here.
+    """
     seen: dict[str, list[Tensor]] = {}
 
     def keep(name: str, module: nn.Module, inputs: Any, output: Any) -> None:
@@ -197,4 +202,5 @@ def _outputs(
     finally:
         for hook in hooks:
             hook.remove()
-    return {name: torch.cat(outputs) for name, outputs in seen.items()} | {"the model": whole}
+    joined = {name: torch.cat(outputs) for name, outputs in seen.items()} | {"the model": whole}
+    return {name: output for name, output in joined.items() if len(output) == len(whole)}

@@ -4,7 +4,7 @@ Everything it needs is handed in; it leaves out, on purpose, how things are show
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from random import Random
 from typing import Any, Protocol
@@ -186,7 +186,8 @@ def train_on(
     if run.loss.kl_coefficient > 0 and is_reference_due(run, updates_before):
         run.policy.refresh_reference()
     if run.loss.kl_coefficient > 0 and run.loss.kl == "k1_reward":
-        whole = pack(groups, run.packing, keep_no_signal=True)
+        every = replace(run.packing, truncated="score")  # masked ones are in their group's mean
+        whole = pack(groups, every, keep_no_signal=True)
         reference = run.policy.reference_logprobs(whole, temperature)
         groups = penalised(groups, reference, whole, run.loss.kl_coefficient)
     shares = minibatches(groups, run.config, index)

@@ -1,3 +1,7 @@
+"""Whole groups to one batch: weights, advantages, order; and the cuts into micro-batches."""
+
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -5,18 +9,19 @@ from hypothesis import strategies as st
 
 from rewards.problem import Problem, Response, Score, Verdict
 from rl.packing import PackingConfig, micro_batches, pack
+from rl.rows import make_row
 from rollouts.rollout import Group, Rollout
 
 PROMPT = (5, 6)
 
 
-def rollout(completion, reward, finish="stop", prompt=PROMPT):
+def rollout(completion, reward, finish="stop", prompt=PROMPT, max_tokens=0):
     num_prompt, num_sampled = len(prompt), len(completion)
     return Rollout(
         token_ids=(*prompt, *completion),
         sampled=(False,) * num_prompt + (True,) * num_sampled,
         logprobs=(0.0,) * num_prompt + tuple(-0.5 - i / 8 for i in range(num_sampled)),
-        response=Response(text="", num_tokens=num_sampled, finish=finish),
+        response=Response(text="", num_tokens=num_sampled, max_tokens=max_tokens, finish=finish),
         score=Score(value=reward, verdict=Verdict.CORRECT if reward else Verdict.WRONG),
         versions=((0, num_prompt, num_prompt + num_sampled),),
     )
@@ -92,6 +97,93 @@ def test_by_token_every_trained_token_weighs_alike():
     )
     # 2 + 1 + 4 + 1 sampled tokens.
     assert [w for ws in weights_of(batch).values() for w in ws] == [0.125] * 8
+
+
+def test_by_a_constant_each_token_weighs_alike_whatever_its_completion():
+    batch = packed(
+        group(rollout((8, 2), 1.0, max_tokens=10), rollout((9,), 0.0, max_tokens=10)),
+        group(
+            rollout((7, 7, 7, 7), 0.0, max_tokens=10),
+            rollout((7,), 1.0, max_tokens=5),  # where the limit was another
+            rollout((3, 2), 0.0, max_tokens=10),
+        ),
+        normalise="constant",
+    )
+    # Two groups, of two and of three completions: 1 / (2 * 2 * 10), 1 / (2 * 3 * 10).
+    assert weights_of(batch) == {
+        (0, 0): [pytest.approx(1 / 40)] * 2,
+        (0, 1): [pytest.approx(1 / 40)],
+        (1, 0): [pytest.approx(1 / 60)] * 4,
+        (1, 1): [pytest.approx(1 / 30)],
+        (1, 2): [pytest.approx(1 / 60)] * 2,
+    }
+
+
+def test_by_a_constant_masked_completions_and_groups_without_signal_count_as_by_sequence():
+    groups = [
+        group(
+            rollout((8, 2), 1.0, "length", max_tokens=4),
+            rollout((9,), 0.0, max_tokens=4),
+            rollout((9,), 1.0, max_tokens=4),
+        ),
+        group(rollout((7,), 1.0, max_tokens=4), rollout((7,), 1.0, max_tokens=4)),
+    ]
+    batch = packed(*groups, normalise="constant", truncated="mask")
+    # Two groups; of the first, two completions are trained: 1 / (2 * 2 * 4).
+    assert weights_of(batch) == {(0, 1): [1 / 16], (0, 2): [1 / 16]}
+
+
+def test_by_a_constant_rollouts_carry_the_limit():
+    old = group(rollout((8, 2), 1.0, max_tokens=10), rollout((9,), 0.0))
+    with pytest.raises(ValueError, match="constant divides by the token limit, which these"):
+        packed(old, normalise="constant")
+    assert len(packed(old, normalise="sequence")) == 7
+
+
+# Rewards of two groups with signal and one without, and what each scale makes of the first two.
+REWARDS = [(0.0, 1.0, 0.0, 0.0), (1.0, 0.5), (1.0, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("scale", "first", "second"),
+    [
+        # Means 1/4 and 3/4, sample deviations 1/2 and 0.35355.
+        ("std", [-0.5, 1.5, -0.5, -0.5], [0.70711, -0.70711]),
+        ("none", [-0.25, 0.75, -0.25, -0.25], [0.25, -0.25]),
+        # Means of the others: 1/3 or 0, and 1/2 or 1.
+        ("leave_one_out", [-1 / 3, 1.0, -1 / 3, -1 / 3], [0.5, -0.5]),
+        # All eight: mean 4.5 / 8 = 0.5625, squares 4.25 - 8 * 0.5625^2 = 1.71875, over 7:
+        # 0.245536, whose root is 0.495516. Without the third group it would be 0.491596.
+        ("batch_std", [-0.504525, 1.513574, -0.504525, -0.504525], [0.504525, -0.504525]),
+        ("maxrl", [-1.0, 3.0, -1.0, -1.0], [1 / 3, -1 / 3]),
+    ],
+)
+def test_every_scale_by_hand(scale, first, second):
+    groups = [group(*(rollout((8,), reward) for reward in rewards)) for rewards in REWARDS]
+    batch = packed(*groups, advantage_scale=scale)
+    rows = zip(batch.segments.tolist(), batch.sampled.tolist(), batch.advantages, strict=True)
+    found = {tuple(place): advantage.item() for place, drawn, advantage in rows if drawn}
+    expected = dict(zip([(0, i) for i in range(4)] + [(1, 0), (1, 1)], first + second, strict=True))
+    assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_epsilon_is_the_configs():
+    one = group(rollout((8,), 1.0), rollout((9,), 0.0))
+    # 1/2 over sqrt(1/2) + 1/2, which is sqrt(2) - 1; the deviation of the batch is the same.
+    for scale in ("std", "batch_std"):
+        batch = packed(one, advantage_scale=scale, advantage_epsilon=0.5)
+        assert batch.advantages[batch.sampled].tolist() == pytest.approx([2**0.5 - 1, 1 - 2**0.5])
+
+
+def test_scales_see_completions_scored_zero():
+    # Rewards 1 (cut off), 0 and 1 become 0, 0 and 1; the other group's are 0 and 1 as they are.
+    cut = group(rollout((8, 2), 1.0, "length"), rollout((9,), 0.0), rollout((9,), 1.0))
+    other = group(rollout((8,), 1.0), rollout((9,), 0.0))
+    batch = packed(cut, other, truncated="zero", advantage_scale="batch_std")
+    # Five rewards of mean 2/5 and squares 2 - 4/5 over 4: 0.3, whose root is 0.547723.
+    assert batch.advantages[batch.sampled].tolist() == pytest.approx(
+        [-0.608581, -0.608581, -0.608581, 1.217161, 0.912871, -0.912871], abs=1e-5
+    )
 
 
 def test_the_largest_group_first_in_it_the_longest_and_prompts_never_weigh():
@@ -229,6 +321,54 @@ def test_cut_and_to_carry_every_array():
     assert part.segments.tolist() == [[0, 1]] * 3
     assert part.token_weights.tolist() == [0, 0, 0.5]
     assert part.old_logprobs is None
+
+
+def test_pick_takes_the_same_places_of_every_array():
+    batch = packed(group(rollout((8, 2), 1.0), rollout((9,), 0.0)))
+    batch = replace(batch, old_logprobs=torch.arange(7.0))
+    picked = batch.pick(torch.tensor([6, 2, 2]))
+    assert picked.token_ids.tolist() == [9, 8, 8]
+    assert picked.positions.tolist() == [2, 2, 2]
+    assert picked.segments.tolist() == [[0, 1], [0, 0], [0, 0]]
+    assert picked.sampled.tolist() == [True] * 3
+    assert picked.behaviour_logprobs.tolist() == [-0.5, -0.5, -0.5]
+    assert picked.advantages.tolist() == pytest.approx([-0.70710578, 0.70710578, 0.70710578])
+    assert picked.token_weights.tolist() == [0.5, 0.25, 0.25]
+    assert picked.old_logprobs.tolist() == [6.0, 2.0, 2.0]
+    assert picked.reference_logprobs is None
+    assert len(batch.pick(torch.tensor([], dtype=torch.int64))) == 0
+
+
+def test_a_group_that_is_split_repeats_its_prompt():
+    # A prompt of 4 with completions of 3, 3, 2 and 1: together 4 + 9, cut at 10 as 4 + 6 and 4 + 3.
+    prompt = (5, 6, 7, 8)
+    completions = [(1, 2, 3), (3, 2, 1), (9, 9), (4,)]
+    batch = packed(
+        group(*(rollout(c, float(c[0] == 1), prompt=prompt) for c in completions)),
+        keep_no_signal=True,
+    )
+    first, second = micro_batches(batch, 10)
+    assert [row_of(part) for part in (first, second)] == [
+        [*prompt, 1, 2, 3, 3, 2, 1],
+        [*prompt, 9, 9, 4],
+    ]
+    assert [row_of(part) for part in micro_batches(batch, 13)] == [
+        [*prompt, 1, 2, 3, 3, 2, 1, 9, 9, 4]
+    ]
+    # The loss is the same sum: no token is weighed anew.
+    losses = torch.arange(len(batch), dtype=torch.float32)
+    split = losses.split([len(first), len(second)])
+    parts = [
+        (own * part.token_weights).sum() for own, part in zip(split, (first, second), strict=True)
+    ]
+    assert sum(parts).item() == pytest.approx((losses * batch.token_weights).sum().item())
+    assert first.prompt_lengths + second.prompt_lengths == batch.prompt_lengths == [4] * 4
+
+
+def row_of(batch):
+    """Ids of the packed row without its filling."""
+    row = make_row(batch)
+    return row.token_ids[row.layout.family >= 0].tolist()
 
 
 def test_micro_batches_by_hand():

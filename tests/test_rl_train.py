@@ -3,7 +3,11 @@ from types import SimpleNamespace
 
 import pytest
 
+import rl.train
 from rewards.problem import Problem, Response, Score, Verdict
+from rl.objective import LossConfig
+from rl.optimizer import OptimizerConfig
+from rl.packing import PackingConfig
 from rl.run_folder import RunFolder
 from rl.train import (
     TrainConfig,
@@ -14,6 +18,7 @@ from rl.train import (
     rate_at,
     sample_round,
     sampling_at,
+    train_on,
     trained_groups,
 )
 from rollouts.rollout import Group, Rollout
@@ -144,6 +149,50 @@ def test_the_rate_is_that_of_the_runs_schedule():
         policy=SimpleNamespace(optimizer=SimpleNamespace(config=settings)),
     )
     assert [rate_at(run, u) for u in (0, 1, 3, 4, 19)] == [0.25, 0.5, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("truncated", ["score", "mask"])
+def test_the_kl_is_taken_from_every_completion_in_a_groups_mean(monkeypatch, truncated):
+    # Rewards 1, 0 and 1, the last cut off; of single tokens log mu - log pi_ref is 1, 0 and 2.
+    # At coefficient 0.25 they are 0.75, 0 and 0.5, and their mean 1.25 / 3.
+    problem = Problem(id="p", prompt="?", answer="!", source="task")
+    rollouts = [
+        Rollout(
+            token_ids=(5, token),
+            sampled=(False, True),
+            logprobs=(0.0, -1.0),
+            response=Response(text="", finish=finish),
+            score=Score(value=reward, verdict=Verdict.WRONG),
+            versions=((0, 1, 2),),
+        )
+        for token, reward, finish in ((2, 1.0, "stop"), (1, 0.0, "stop"), (3, 1.0, "length"))
+    ]
+
+    def reference_logprobs(batch, temperature):
+        assert temperature == 0.9
+        return -batch.token_ids.float()  # -2, -1 and -3
+
+    trained = []
+    monkeypatch.setattr(
+        rl.train, "update", lambda _policy, batch, *_, **__: trained.append(batch) or {}
+    )
+    optimizer = SimpleNamespace(config=OptimizerConfig())
+    run = SimpleNamespace(
+        config=TrainConfig(temperature=0.9),
+        packing=PackingConfig(truncated=truncated, advantage_scale="none"),
+        loss=LossConfig(kl="k1_reward", kl_coefficient=0.25),
+        policy=SimpleNamespace(reference_logprobs=reference_logprobs, optimizer=optimizer),
+    )
+    train_on(run, [Group(problem=problem, rollouts=tuple(rollouts))], 0, 0)
+    (batch,) = trained
+    found = dict(
+        zip(batch.token_ids[batch.sampled].tolist(), batch.advantages[batch.sampled], strict=True)
+    )
+    expected = {2: 0.75 - 1.25 / 3, 1: -1.25 / 3, 3: 0.5 - 1.25 / 3}
+    if truncated == "mask":
+        del expected[3]
+    assert found == pytest.approx(expected)
+    assert batch.reference_logprobs is None  # nothing of it is in the loss
 
 
 def test_every_third_round_is_due():
