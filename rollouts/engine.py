@@ -22,12 +22,10 @@ from vllm import LLM, SamplingParams
 from vllm.inputs import TokensPrompt
 from vllm.sampling_params import RequestOutputKind
 
+from rollouts.device_memory import device_settings
 from rollouts.proof import Proof, WeightProofError, prove
 from rollouts.rollout import Completion, Request
 from rollouts.sampler import EngineConfig
-
-_CPU_BLOCK_TOKENS = 128
-_CPU_BATCH_TOKENS = 4096
 
 
 class EngineError(RuntimeError):
@@ -55,7 +53,7 @@ class Engine:
         if not (config.compile or torch.cuda.is_available()):
             torch._dynamo.config.disable = True  # vLLM's small kernels too; compiling wants g++.
         concurrent = min(config.max_concurrent, num_requests)
-        settings = _device_settings(model, config, max_tokens, concurrent)
+        settings = device_settings(model, config, max_tokens, concurrent)
         self.kv_pool_bytes = settings.get("kv_cache_memory_bytes", 0)
         with _caller_state():
             self._llm = LLM(
@@ -243,44 +241,6 @@ class Engine:
             finish="stop" if ended else "length",
             version=self.version,
         )
-
-
-def _device_settings(
-    model: Path, config: EngineConfig, max_tokens: int, concurrent: int
-) -> dict[str, Any]:
-    """Memory: on CPU a KV pool of exactly what the requests can fill; on a GPU a share of it."""
-    if torch.cuda.is_available():
-        return {"gpu_memory_utilization": config.gpu_memory_frac, "enable_sleep_mode": True}
-    from transformers import AutoConfig
-
-    settings = AutoConfig.from_pretrained(model).get_text_config()
-    itemsize = getattr(torch, config.dtype).itemsize
-    wanted = kv_pool_bytes(settings, itemsize, max_tokens=max_tokens, concurrent=concurrent)
-    least = kv_pool_bytes(settings, itemsize, max_tokens=max_tokens, concurrent=1)
-    return {
-        "kv_cache_memory_bytes": max(least, min(wanted, int(config.max_kv_gib * 2**30))),
-        # vLLM 0.32 rewinds the generator of a prompt that it splits, which CPU generators refuse
-        # ("CPU Generator does not use offset"): with seeds, no prompt may be split.
-        "enable_chunked_prefill": False,
-        "max_num_batched_tokens": max(_CPU_BATCH_TOKENS, max_tokens),
-    }
-
-
-def kv_pool_bytes(settings: Any, itemsize: int, *, max_tokens: int, concurrent: int) -> int:
-    """Bytes of the KV cache that `concurrent` sequences of `max_tokens` fill, in whole blocks.
-
-    `settings` is a transformers text config. Example: SmolLM2-135M in bf16 (30 layers, 3 heads
-    of 64): 23,040 bytes a token, so 64 sequences of at most 128 tokens take 189 MB and one
-    block more.
-    """
-    if getattr(settings, "kv_lora_rank", None):
-        width = settings.kv_lora_rank + settings.qk_rope_head_dim
-    else:
-        heads = getattr(settings, "num_key_value_heads", None) or settings.num_attention_heads
-        head_dim = getattr(settings, "head_dim", None)
-        width = 2 * heads * (head_dim or settings.hidden_size // settings.num_attention_heads)
-    blocks = concurrent * -(-max_tokens // _CPU_BLOCK_TOKENS) + 1
-    return settings.num_hidden_layers * width * itemsize * blocks * _CPU_BLOCK_TOKENS
 
 
 @contextmanager
