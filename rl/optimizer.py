@@ -6,6 +6,7 @@ also what is published.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,15 +59,26 @@ class NonFiniteGradientError(RuntimeError):
 class MasterOptimizer:
     """Holds masters, gradients and moments by parameter name."""
 
-    def __init__(self, model: nn.Module, config: OptimizerConfig, dtype: torch.dtype):
-        """Take float32 parameters as masters and leave `dtype` copies of them in the model."""
+    def __init__(
+        self,
+        model: nn.Module,
+        config: OptimizerConfig,
+        dtype: torch.dtype,
+        factors: Mapping[str, float] | None = None,
+    ):
+        """Take float32 parameters as masters and leave `dtype` copies of them in the model.
+
+        Parameters named in `factors` compute as that many times their master (LoRA's B).
+        """
         self.config = config
+        self._factors = factors or {}
         self._params = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.masters = {name: param.detach().float() for name, param in self._params.items()}
         for name, param in self._params.items():
-            param.data = self.masters[name].to(dtype)
+            param.data = self._computed(name).to(dtype)
             self.masters[name].grad = torch.zeros_like(self.masters[name])
-            param.register_post_accumulate_grad_hook(self._collector(self.masters[name]))
+            collector = self._collector(self.masters[name], self._factors.get(name, 1.0))
+            param.register_post_accumulate_grad_hook(collector)
         self._adamw = torch.optim.AdamW(
             list(self.masters.values()),
             lr=config.learning_rate,
@@ -99,7 +111,7 @@ class MasterOptimizer:
     def cast(self) -> None:
         """Write the masters into the model, in the model's dtype."""
         for name, param in self._params.items():
-            param.data.copy_(self.masters[name])
+            param.data.copy_(self._computed(name))
 
     def state(self) -> dict[str, Tensor]:
         """Masters and moments by name, for a checkpoint; the tensors are the living ones."""
@@ -123,10 +135,15 @@ class MasterOptimizer:
                 self._adamw.state[master] = moments
         self.cast()
 
+    def _computed(self, name: str) -> Tensor:
+        """What the model computes with, before the cast."""
+        master = self.masters[name].detach()
+        return master * self._factors[name] if name in self._factors else master
+
     @staticmethod
-    def _collector(master: Tensor):
+    def _collector(master: Tensor, factor: float):
         def collect(param: Tensor) -> None:
-            master.grad.add_(param.grad)
+            master.grad.add_(param.grad, alpha=factor)
             param.grad = None
 
         return collect
