@@ -179,9 +179,9 @@ def random_adapter(model: nn.Module) -> Iterator[None]:
             a, b = layer.lora_A[NAME].weight, layer.lora_B[NAME].weight
             held.append((b, b.data))
             draw = torch.Generator().manual_seed(request_seed(0, "random adapter", name))
-            size = layer.base_layer.weight.float().norm() / a.float().norm() / math.sqrt(len(b))
+            ratio = layer.base_layer.weight.float().norm() / a.detach().float().norm()
             drawn = torch.randn(b.shape, generator=draw).to(b.device)
-            b.data = (STRENGTH * size * drawn).to(b.dtype)
+            b.data = (STRENGTH * ratio / math.sqrt(len(b)) * drawn).to(b.dtype)
         yield
     finally:
         for b, data in held:
