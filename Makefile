@@ -92,7 +92,7 @@ install-cuda:
 
 define PROOF
 from importlib.metadata import version
-import accelerate, safetensors, sympy, torch, trl, tyro
+import accelerate, peft, safetensors, sympy, torch, trl, tyro
 from transformers import AutoTokenizer, LlamaForCausalLM
 from vllm import LLM
 import eval, recipes, rewards, rl, rollouts

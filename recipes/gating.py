@@ -10,9 +10,12 @@ from rl.gate import (
     Drawn,
     Facts,
     anchor_fault,
+    compare_batch,
     compare_facts,
     compare_logprobs,
+    float32_copy,
 )
+from rl.lora import random_adapter
 from rl.packing import Batch, PackingConfig, pack
 from rl.train import Trainer, sampling_at
 from rollouts.collect import rollout_of
@@ -39,6 +42,20 @@ def pass_gate(config: RunConfig, run: Trainer, data: Any) -> str:
         unsound = anchor_fault(loss.anchor, loss.clip_low, loss.clip_high, report)
     _refuse([*report.faults, *([unsound] if unsound else [])])
     return report.line(config.policy.dtype)
+
+
+def pass_adapter_gate(config: RunConfig, run: Trainer, data: Any) -> str:
+    """As `pass_gate`, under a random adapter: a new one adds nothing that a fault could show in.
+
+    The engine is left with that adapter, as a version that the run does not have.
+    """
+    with random_adapter(run.policy.model):
+        run.engine.publish(run.policy.published().items(), run.engine.version + 1)
+        batch = drawn(config, run, data).sampled
+        exact = float32_copy(run.policy.model)
+        report = compare_batch(run.policy, exact, batch, config.train.temperature)
+    _refuse([f"under a random adapter, {fault}" for fault in report.faults])
+    return report.line(config.policy.dtype).replace("gate: ", "gate, random adapter: ", 1)
 
 
 def engine_facts(config: RunConfig, run: Trainer, data: Any) -> Facts:

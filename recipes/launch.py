@@ -29,6 +29,7 @@ from recipes.versions import changed_versions, versions
 from rewards.problem import Problem
 from rewards.scorer import Inline, Scorer
 from rl.checkpoint import RunState
+from rl.lora import adapter_size
 from rl.run_folder import AtomicFolder, RunFolder
 from rl.train import Clock, Reporter, Trainer, restore, synchronise, train
 from rollouts.collect import Collector
@@ -68,6 +69,8 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
     stopper = Stopper(config.stop_after)
     progress = Progress(config.train.num_rounds)
     model = resolve_model(config.model)
+    if config.policy.lora.rank:
+        _check_adapters(config, model)
     data = load_data(config, model)
     with pooled(config, data.score, data.problems["train"][0]) as score:
         folder = open_folder(config, path, model, resume=resume)
@@ -85,6 +88,17 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
             _finish(config, run, data, state)
         finally:
             folder.close()
+
+
+def _check_adapters(config: RunConfig, model: Path) -> None:
+    """Raise ValueError if the model has no such layers to adapt, or its engine knows no adapters."""
+    adapter_size(model, config.policy.lora)
+    with quiet():
+        from rollouts.engine import adapter_fault
+
+        fault = adapter_fault(model, config.engine.dtype)
+    if fault:
+        raise ValueError(f"policy.lora.rank is {config.policy.lora.rank}, but {fault}")
 
 
 def load_data(config: RunConfig, model: Path) -> Data:
@@ -141,10 +155,16 @@ def build(
         from rl.policy import Policy
         from rollouts.engine import Engine
 
-        policy = Policy(model, config.policy, config.optimizer)
+        policy = Policy(model, config.policy, config.optimizer, seed=config.train.seed)
         engine = Engine(
-            model, config.engine, max_tokens=data.max_tokens, num_requests=_most_requests(config)
+            model,
+            config.engine,
+            max_tokens=data.max_tokens,
+            num_requests=_most_requests(config),
+            adapter=policy.adapter,
         )
+        if policy.adapter:
+            engine.prove_base(policy.weights())
     collector = Collector(
         sampler=engine,
         render=data.renderer.ids,
@@ -172,11 +192,14 @@ def build(
 
 def _start(config: RunConfig, run: Trainer, data: Data, state: RunState) -> None:
     """Publish, pass the gate, and measure the base if that is not done."""
-    from recipes.gating import pass_gate
+    from recipes.gating import pass_adapter_gate, pass_gate
 
     synchronise(run, state.updates, Clock(report=run.report))
     run.report.phase("gate")
     print(pass_gate(config, run, data), flush=True)
+    if run.policy.adapter:
+        print(pass_adapter_gate(config, run, data), flush=True)
+        synchronise(run, state.updates, Clock(report=run.report))
     if state.round == 0:
         measure(config.test, run, data, "base")
         if config.best_prompt and run.folder.read_eval("base-best-prompt") is None:

@@ -19,6 +19,7 @@ from recipes.config import RunConfig
 from recipes.scoring import reward_of
 from rewards.problem import Problem
 from rl.checkpoint import checkpoint_bytes
+from rl.lora import adapter_size, settings_fault
 from rl.objective import loss_fault
 from rollouts.sampler import Split
 from rollouts.tasks.countdown import Countdown
@@ -61,8 +62,9 @@ def check_config(config: RunConfig) -> None:
             if value < 1:
                 raise ValueError(f"{section}.{name} is {value}: use 1 or more")
     _check_rounds(config)
-    if fault := loss_fault(config.loss, config.packing):
-        raise ValueError(fault)
+    for fault in (settings_fault(config.policy.lora), loss_fault(config.loss, config.packing)):
+        if fault:
+            raise ValueError(fault)
     reward_of(config)
     if config.engine.dtype != config.policy.dtype:
         raise ValueError(
@@ -180,8 +182,9 @@ def check_room(config: RunConfig, model: Path, path: Path) -> None:
     3 TB), so a refusal would stop runs that fit. A disk that does fill loses nothing: the run ends
     with one line and resumes once there is room.
     """
+    lora = config.policy.lora
     one = checkpoint_bytes(
-        num_parameters(model),
+        adapter_size(model, lora) if lora.rank else num_parameters(model),
         reference=config.loss.kl_coefficient > 0,
         itemsize=WEIGHT_BYTES[config.policy.dtype],
     )

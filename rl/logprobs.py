@@ -96,7 +96,8 @@ class _HeadLogprobs(torch.autograd.Function):
         scale = torch.zeros_like(entropy) if grad_logprobs is None else grad_logprobs
         scale = scale / ctx.temperature
         grad_hidden = torch.zeros_like(hidden, dtype=torch.float32)
-        grad_head = torch.empty_like(head)
+        trained = ctx.needs_input_grad[1]  # not under LoRA
+        grad_head = torch.empty_like(head) if trained else None
         for start in range(0, len(head), ctx.block):
             part = slice(start, start + ctx.block)
             logits = hidden @ head[part].t()
@@ -109,7 +110,8 @@ class _HeadLogprobs(torch.autograd.Function):
                 tile.exp_().mul_(weight)
                 _add_at(tile, targets[rows] - start, scale[rows])
                 logits[rows] = tile if slope is None else tile.mul_(slope)
-            torch.mm(logits.t(), hidden, out=grad_head[part])
+            if trained:
+                torch.mm(logits.t(), hidden, out=grad_head[part])
             grad_hidden += logits @ head[part]
         return grad_hidden.to(hidden.dtype), grad_head, None, None, None, None
 

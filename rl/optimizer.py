@@ -6,6 +6,7 @@ also what is published.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,7 +40,8 @@ class OptimizerConfig:
     """Of the peak, at the last update."""
     states: Literal["float32", "bfloat16"] = "float32"
     """float32: masters and moments. bfloat16: no masters, and moments in the model's dtype: a third
-    of the memory, but changes below a 256th of a weight are lost; for comparisons."""
+    of the memory, but changes below a 256th of a weight are lost; for comparisons. Adapters keep
+    float32."""
     offload: bool = False
     """Keep masters and moments in the host's memory and step there; nothing to do on CPU."""
 
@@ -72,16 +74,26 @@ class MasterOptimizer:
     one double it (Micikevicius et al. 2018, arXiv 1710.03740, section 3.2).
     """
 
-    def __init__(self, model: nn.Module, config: OptimizerConfig, dtype: torch.dtype):
-        """Take float32 parameters as masters and leave `dtype` copies of them in the model."""
+    def __init__(
+        self,
+        model: nn.Module,
+        config: OptimizerConfig,
+        dtype: torch.dtype,
+        factors: Mapping[str, float] | None = None,
+    ):
+        """Take float32 parameters as masters and leave `dtype` copies of them in the model.
+
+        Parameters named in `factors` compute as that many times their master (LoRA's B).
+        """
         self.config = config
         self.loss_scale = FIRST_SCALE if dtype == torch.float16 else 1.0
         self._good_steps = 0
+        self._factors = factors or {}
         self._params = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self._summed: set[str] = set()
         self.masters: dict[str, Tensor] = {}
         for name, param in self._params.items():
-            if config.states == "float32":
+            if config.states == "float32" or self._factors:
                 self.masters[name] = self._master(name, param, dtype)
             else:
                 param.data = param.detach().to(dtype)
@@ -129,7 +141,7 @@ class MasterOptimizer:
         """Write the masters into the model, in the model's dtype."""
         for name, param in self._params.items():
             if self.masters[name] is not param:
-                param.data.copy_(self.masters[name])
+                param.data.copy_(self._computed(name))
 
     def state(self) -> dict[str, Tensor]:
         """Masters and moments by name, for a checkpoint; the tensors are the living ones."""
@@ -157,17 +169,25 @@ class MasterOptimizer:
             self.loss_scale, self._good_steps = tensors[LOSS_SCALE].tolist()
         self.cast()
 
+    def _computed(self, name: str) -> Tensor:
+        """What the model computes with, before the cast."""
+        master = self.masters[name].detach()
+        return master * self._factors[name] if name in self._factors else master
+
     def _master(self, name: str, param: nn.Parameter, dtype: torch.dtype) -> Tensor:
         home = torch.device("cpu") if self.config.offload else param.device
+        factor = self._factors.get(name, 1.0)
         master = param.detach().to(home, torch.float32)
-        param.data = param.detach().to(dtype)
+        param.data = (param.detach() * factor).to(dtype)
         master.grad = torch.empty_like(master)
 
         def collect(param: Tensor) -> None:
             if name in self._summed:
-                master.grad.add_(param.grad.to(home))
+                master.grad.add_(param.grad.to(home), alpha=factor)
             else:
                 master.grad.copy_(param.grad)
+                if factor != 1.0:
+                    master.grad.mul_(factor)
             self._summed.add(name)
             param.grad = None
 

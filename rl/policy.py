@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,9 +16,18 @@ from transformers.core_model_loading import revert_weight_conversion
 from rl.attention import NAME as PACKED
 from rl.compiling import compile_layers, compiled_layers, uncompile_layers
 from rl.logprobs import sampled_logprobs
+from rl.lora import (
+    LoraSettings,
+    adapter_state,
+    add_adapters,
+    base_state,
+    factors,
+    merged_state,
+)
 from rl.optimizer import MasterOptimizer, OptimizerConfig
 from rl.packing import Batch, micro_batches
 from rl.rows import Row, make_row
+from rollouts.adapters import AdapterShape
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +49,8 @@ class PolicyConfig:
     float32_head: bool = False
     """Compute logits in float32 whatever the dtype (MiniMax-M1, ScaleRL): slower, and nearer to
     an engine that does the same."""
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    """Train low-rank adapters instead of the full weights."""
 
 
 class Policy:
@@ -47,20 +58,31 @@ class Policy:
 
     Attributes:
         model: transformers' causal LM in the compute dtype.
-        optimizer: Float32 masters and moments.
+        adapter: With LoRA the shape of what is trained and published, else None.
+        optimizer: Float32 masters and moments of what is trained.
         packed: Whether sequences share a row; else each has a forward pass of its own.
-        reference: Frozen weights by name for the KL term, or None.
+        reference: What is trained, by name, as the KL term's reference has it; None before there is
+            one, which with LoRA means the base.
     """
 
-    def __init__(self, folder: Path, config: PolicyConfig, optimizer: OptimizerConfig):
+    def __init__(
+        self, folder: Path, config: PolicyConfig, optimizer: OptimizerConfig, *, seed: int = 0
+    ):
+        """Load a checkpoint folder; `seed` draws the adapters."""
         self.config = config
+        dtype = getattr(torch, config.dtype)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        self.adapter: AdapterShape | None = None
+        scaled: dict[str, float] = {}
+        if config.lora.rank:
+            self.adapter = add_adapters(model, config.lora, dtype, seed)
+            scaled = factors(model, config.lora)
         self.model = model.to(device).train()
         self.model.config.use_cache = False
         if config.gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.optimizer = MasterOptimizer(self.model, optimizer, getattr(torch, config.dtype))
+        self.optimizer = MasterOptimizer(self.model, optimizer, dtype, scaled)
         self.packed = True
         self.model.set_attn_implementation(PACKED)
         if reason := known_fault(self.model):
@@ -129,38 +151,50 @@ class Policy:
             return self.frozen_logprobs(batch, temperature)
 
     def refresh_reference(self) -> None:
-        """Make the policy of now the reference."""
-        self.reference = {n: p.detach().clone() for n, p in self.model.named_parameters()}
+        """Make the policy of now the reference; with LoRA a copy of the adapters is all of it."""
+        self.reference = {n: p.detach().clone() for n, p in self._trained().items()}
 
     def published(self) -> dict[str, Tensor]:
-        """Weights in checkpoint format, as `save_pretrained` names and shapes them, plus the tied head.
+        """What an engine is given: the weights, or with LoRA the adapters alone.
 
         The tensors are the ones that the trainer computes with, not copies.
         """
-        state = self._saved_state()
+        return adapter_state(self.model) if self.adapter else self.weights()
+
+    def weights(self) -> dict[str, Tensor]:
+        """Weights in checkpoint format, as `save_pretrained` names and shapes them, plus the tied head.
+
+        With LoRA those of the base. No copies.
+        """
+        tied = set(getattr(self.model, "all_tied_weights_keys", None) or ())
+        state = {n: t for n, t in base_state(self.model).items() if n not in tied}
+        state = revert_weight_conversion(self.model, state)
         if "lm_head.weight" not in state:
             state["lm_head.weight"] = self.head.detach()
         return state
 
     def save_pretrained(self, folder: Path) -> None:
-        """A plain checkpoint folder, in the compute dtype."""
-        self.model.save_pretrained(folder)
+        """A plain checkpoint folder, in the compute dtype, with any adapters merged."""
+        state = merged_state(self.model) if self.adapter else None
+        self.model.save_pretrained(folder, state_dict=state)
 
-    def _saved_state(self) -> dict[str, Tensor]:
-        tied = set(getattr(self.model, "all_tied_weights_keys", None) or ())
-        state = {n: t.detach() for n, t in self.model.state_dict().items() if n not in tied}
-        return revert_weight_conversion(self.model, state)
+    def _trained(self) -> dict[str, nn.Parameter]:
+        return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
 
     @contextmanager
     def _reference_weights(self) -> Iterator[None]:
         """The model holds the reference's weights inside, its own again after."""
-        assert self.reference is not None, "refresh_reference comes first"
-        own = {name: param.data for name, param in self.model.named_parameters()}
+        trained = self._trained()
+        reference = self.reference
+        if reference is None:
+            assert self.adapter, "refresh_reference comes first"
+            reference = {n: torch.zeros_like(p) for n, p in trained.items()}  # adds nothing
+        own = {name: param.data for name, param in trained.items()}
         try:
-            _assign(self.model, self.reference)
+            _assign(trained, reference)
             yield
         finally:
-            _assign(self.model, own)
+            _assign(trained, own)
 
 
 def known_fault(model: nn.Module) -> str | None:
@@ -196,6 +230,6 @@ def _body(model: nn.Module, token_ids: Tensor, positions: Tensor, **layout: Any)
     return out.last_hidden_state[0]
 
 
-def _assign(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    for name, param in model.named_parameters():
+def _assign(params: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
+    for name, param in params.items():
         param.data = tensors[name]

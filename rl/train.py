@@ -124,8 +124,8 @@ def restore(run: Trainer) -> RunState:
     state = load_checkpoint(checkpoints[-1], run.policy) if checkpoints else RunState()
     run.ledger.drawn.update(state.drawn)
     run.folder.forget_metrics_from(state.round)
-    if run.loss.kl_coefficient > 0 and run.policy.reference is None:
-        run.policy.refresh_reference()
+    if run.loss.kl_coefficient > 0 and run.policy.reference is None and not run.policy.adapter:
+        run.policy.refresh_reference()  # adapters have their base
     return state
 
 

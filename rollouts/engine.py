@@ -5,29 +5,29 @@ must be set before Python starts.
 """
 
 import os
-import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch._dynamo
 
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
 from vllm import LLM, SamplingParams
+from vllm.config import ModelConfig
 from vllm.inputs import TokensPrompt
+from vllm.lora.request import LoRARequest
+from vllm.model_executor.models import ModelRegistry, supports_lora
 from vllm.sampling_params import RequestOutputKind
 
+from rollouts.adapters import AdapterShape, AdapterSlot, prove_adapter, use_one_adapter
+from rollouts.caller_state import caller_state
+from rollouts.device_memory import device_settings
 from rollouts.proof import Proof, WeightProofError, prove
 from rollouts.rollout import Completion, Request
 from rollouts.sampler import EngineConfig
-
-_CPU_BLOCK_TOKENS = 128
-_CPU_BATCH_TOKENS = 4096
 
 
 class EngineError(RuntimeError):
@@ -37,15 +37,25 @@ class EngineError(RuntimeError):
 class Engine:
     """One vLLM engine behind the `Sampler` protocol, with the version of its weights.
 
+    With an adapter shape it keeps the base that it loaded, and what is published is an adapter.
     Random state and default dtype are the caller's again after every call.
     """
 
-    def __init__(self, model: Path, config: EngineConfig, *, max_tokens: int, num_requests: int):
+    def __init__(
+        self,
+        model: Path,
+        config: EngineConfig,
+        *,
+        max_tokens: int,
+        num_requests: int,
+        adapter: AdapterShape | None = None,
+    ):
         """Load `model`, a checkpoint folder.
 
         Args:
             max_tokens: Longest sequence, prompt and completion together.
             num_requests: Most requests that will be given to one `sample`.
+            adapter: What will be published, or None for whole weights.
         """
         self.config = config
         self.max_tokens = max_tokens
@@ -55,9 +65,9 @@ class Engine:
         if not (config.compile or torch.cuda.is_available()):
             torch._dynamo.config.disable = True  # vLLM's small kernels too; compiling wants g++.
         concurrent = min(config.max_concurrent, num_requests)
-        settings = _device_settings(model, config, max_tokens, concurrent)
+        settings = device_settings(model, config, max_tokens, concurrent)
         self.kv_pool_bytes = settings.get("kv_cache_memory_bytes", 0)
-        with _caller_state():
+        with caller_state():
             self._llm = LLM(
                 str(model),
                 dtype=config.dtype,
@@ -68,8 +78,12 @@ class Engine:
                 seed=0,
                 disable_log_stats=True,
                 **settings,
+                **(adapter.settings if adapter else {}),
             )
+            if adapter and not torch.cuda.is_available():
+                self._llm.apply_model(use_one_adapter)
         self._core = self._llm.llm_engine
+        self._slot = AdapterSlot(self._core, LoRARequest, adapter) if adapter else None
 
     @property
     def dtype(self) -> str:
@@ -128,13 +142,16 @@ class Engine:
 
         Args:
             weights: (name, tensor) as a saved checkpoint names and shapes them, plus
-                `lm_head.weight` where the head is tied.
+                `lm_head.weight` where the head is tied. With LoRA the adapter, as
+                `LAYER.lora_A.weight` and `LAYER.lora_B.weight`, its factor in B.
             version: Stamped on every completion from now on.
 
         Raises WeightProofError, or EngineError where the engine refuses the weights; it must not
         be sampled from after either.
         """
         self._assert_idle()
+        if self._slot and not self._slot.base_is_proved:
+            raise AssertionError("an adapter says nothing on an unknown base: prove_base first")
         published = dict(weights)
         self._load(published, version)
         self.version = version
@@ -144,6 +161,7 @@ class Engine:
         """Compare the engine's weights with `published`: all of them the first time or if `whole`.
 
         Else the next of `proof_parts` parts, counted by proofs, since versions may skip numbers.
+        An adapter is small and always compared as a whole.
         """
         held = self._llm.get_weight_version()
         if held != str(self.version):
@@ -151,12 +169,19 @@ class Engine:
         num_parts = 1 if whole or not self._num_proofs else self.config.proof_parts
 
         def compare(model: torch.nn.Module) -> tuple[int, int]:
+            if self._slot:
+                return prove_adapter(model, published, self._slot.request.lora_int_id)
             return prove(model, published, part=self._num_proofs, num_parts=num_parts)
 
-        with _caller_state():
-            (num_checked, num_total) = self._llm.apply_model(compare)[0]
+        proof = self._proof(compare)
         self._num_proofs += 1
-        return Proof(num_checked=num_checked, num_total=num_total, version=self.version)
+        return proof
+
+    def prove_base(self, weights: Mapping[str, torch.Tensor]) -> Proof:
+        """Compare the base under an adapter with the trainer's, whole; before the first publish."""
+        proof = self._proof(lambda model: prove(model, weights))
+        self._slot.base_is_proved = True
+        return proof
 
     def reset_prefix_cache(self) -> None:
         """Forget every computed prompt."""
@@ -174,11 +199,19 @@ class Engine:
             self._llm.wake_up(tags=tags)
             self._asleep.difference_update(tags)
 
+    def _proof(self, compare: Callable[[torch.nn.Module], tuple[int, int]]) -> Proof:
+        with caller_state():
+            num_checked, num_total = self._llm.apply_model(compare)[0]
+        return Proof(num_checked=num_checked, num_total=num_total, version=self.version)
+
     def _load(self, published: Mapping[str, torch.Tensor], version: int) -> None:
-        iterator = iter(published.items())
-        with _caller_state():
+        with caller_state():
             try:
-                self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iterator})
+                if self._slot:
+                    self._slot.load(published, version)
+                else:
+                    iterator = {"weights_iterator": iter(published.items())}
+                    self._llm.collective_rpc("reload_weights", kwargs=iterator)
                 self._llm.reset_prefix_cache()
                 self._llm.update_weight_version(str(version))
             except Exception as error:
@@ -212,12 +245,13 @@ class Engine:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
         prompt = TokensPrompt(prompt_token_ids=list(request.token_ids))
-        with _caller_state():
-            self._core.add_request(request.id, prompt, params)
+        with caller_state():
+            adapter = self._slot.request if self._slot else None
+            self._core.add_request(request.id, prompt, params, lora_request=adapter)
 
     def _finished(self) -> list[Any]:
         """Step until something has finished; the caller sees its own random state only here."""
-        with _caller_state():
+        with caller_state():
             try:
                 while True:
                     if done := [output for output in self._core.step() if output.finished]:
@@ -245,56 +279,13 @@ class Engine:
         )
 
 
-def _device_settings(
-    model: Path, config: EngineConfig, max_tokens: int, concurrent: int
-) -> dict[str, Any]:
-    """Memory: on CPU a KV pool of exactly what the requests can fill; on a GPU a share of it."""
-    if torch.cuda.is_available():
-        return {"gpu_memory_utilization": config.gpu_memory_frac, "enable_sleep_mode": True}
-    from transformers import AutoConfig
-
-    settings = AutoConfig.from_pretrained(model).get_text_config()
-    itemsize = getattr(torch, config.dtype).itemsize
-    wanted = kv_pool_bytes(settings, itemsize, max_tokens=max_tokens, concurrent=concurrent)
-    least = kv_pool_bytes(settings, itemsize, max_tokens=max_tokens, concurrent=1)
-    return {
-        "kv_cache_memory_bytes": max(least, min(wanted, int(config.max_kv_gib * 2**30))),
-        # vLLM 0.32 rewinds the generator of a prompt that it splits, which CPU generators refuse
-        # ("CPU Generator does not use offset"): with seeds, no prompt may be split.
-        "enable_chunked_prefill": False,
-        "max_num_batched_tokens": max(_CPU_BATCH_TOKENS, max_tokens),
-    }
-
-
-def kv_pool_bytes(settings: Any, itemsize: int, *, max_tokens: int, concurrent: int) -> int:
-    """Bytes of the KV cache that `concurrent` sequences of `max_tokens` fill, in whole blocks.
-
-    `settings` is a transformers text config. Example: SmolLM2-135M in bf16 (30 layers, 3 heads
-    of 64): 23,040 bytes a token, so 64 sequences of at most 128 tokens take 189 MB and one
-    block more.
-    """
-    if getattr(settings, "kv_lora_rank", None):
-        width = settings.kv_lora_rank + settings.qk_rope_head_dim
-    else:
-        heads = getattr(settings, "num_key_value_heads", None) or settings.num_attention_heads
-        head_dim = getattr(settings, "head_dim", None)
-        width = 2 * heads * (head_dim or settings.hidden_size // settings.num_attention_heads)
-    blocks = concurrent * -(-max_tokens // _CPU_BLOCK_TOKENS) + 1
-    return settings.num_hidden_layers * width * itemsize * blocks * _CPU_BLOCK_TOKENS
-
-
-@contextmanager
-def _caller_state() -> Iterator[None]:
-    """Keep the caller's random state and default dtype through a call into vLLM.
-
-    vLLM seeds Python's and NumPy's generators as well when it starts.
-    """
-    state, dtype = torch.get_rng_state(), torch.get_default_dtype()
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
-        torch.set_rng_state(state)
-        torch.set_default_dtype(dtype)
+def adapter_fault(model: Path, dtype: str) -> str | None:
+    """Why this engine cannot apply adapters to a model, in words; None if it can."""
+    if torch.cuda.is_available() and dtype == "float32":
+        return "vLLM's LoRA kernels on a GPU know 16 bits only: set engine.dtype and policy.dtype to bfloat16"
+    with caller_state():
+        config = ModelConfig(model=str(model))
+        kind, _ = ModelRegistry.resolve_model_cls(config.architectures, config)
+    if supports_lora(kind):
+        return None
+    return f"vLLM cannot apply adapters to {config.architectures[0]}: train its full weights"

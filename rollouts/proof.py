@@ -57,10 +57,14 @@ def prove(
 def _engine_tensors(
     model: nn.Module, published: Mapping[str, torch.Tensor]
 ) -> dict[str, tuple[nn.Module, str]]:
-    """Every parameter of the engine's model, and the buffers that a checkpoint holds, by name."""
+    """Every parameter of the engine's model, and the buffers that a checkpoint holds, by name.
+
+    A layer that vLLM has wrapped for LoRA has its plain name.
+    """
     found = {}
     for prefix, module in model.named_modules():
-        names = {name: f"{prefix}.{name}" for name in (*module._parameters, *module._buffers)}
+        plain = prefix.removesuffix(".base_layer")
+        names = {name: f"{plain}.{name}" for name in (*module._parameters, *module._buffers)}
         for name, full in names.items():
             held = getattr(module, name) is not None
             if held and (name in module._parameters or full in published):
@@ -144,11 +148,12 @@ def _compare(name: str, actual: torch.Tensor, expected: list[torch.Tensor]) -> N
         held = actual[start : start + tensor.shape[0]]
         wanted = tensor.to(device=held.device, dtype=held.dtype)
         if not torch.equal(held, wanted):
-            raise WeightProofError(_difference(name, held, wanted))
+            raise WeightProofError(difference(name, held, wanted))
         start += tensor.shape[0]
 
 
-def _difference(name: str, held: torch.Tensor, wanted: torch.Tensor) -> str:
+def difference(name: str, held: torch.Tensor, wanted: torch.Tensor) -> str:
+    """How two tensors of one shape differ, in words."""
     wrong = (held != wanted).flatten()
     index = int(wrong.nonzero()[0])
     return (

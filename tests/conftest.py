@@ -70,7 +70,7 @@ def read_weights() -> Callable[[Path], dict[str, "torch.Tensor"]]:
 def make_engine() -> Iterator[Callable[..., "Engine"]]:
     """Builds one more engine in this process: `make_engine(folder, "bfloat16")`, about 0.2 s.
 
-    Nothing is published to it. 256 tokens a sequence, 64 at once, 4 proof parts. All are kept to
+    Nothing is published to it; `adapter` is the shape of what will be, where it is one. 256 tokens a sequence, 64 at once, 4 proof parts. All are kept to
     the end: when vLLM frees one it tears down the state of the others.
     """
     from rollouts.engine import Engine
@@ -78,9 +78,9 @@ def make_engine() -> Iterator[Callable[..., "Engine"]]:
 
     engines = []
 
-    def build(model: Path, dtype: Any = "float32") -> Engine:
+    def build(model: Path, dtype: Any = "float32", adapter: Any = None) -> Engine:
         config = EngineConfig(dtype=dtype, max_concurrent=64, proof_parts=4, gpu_memory_frac=0.1)
-        engines.append(Engine(model, config, max_tokens=256, num_requests=64))
+        engines.append(Engine(model, config, max_tokens=256, num_requests=64, adapter=adapter))
         return engines[-1]
 
     yield build

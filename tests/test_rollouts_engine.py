@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
-from rollouts.engine import Engine, EngineError, kv_pool_bytes
+from rollouts.device_memory import kv_pool_bytes
+from rollouts.engine import Engine, EngineError
 from rollouts.rollout import Completion, Request, Sampling
 
 EOS = {0, 2}  # <|endoftext|> and <|im_end|>, as the fixture's generation config names them
