@@ -13,7 +13,6 @@ from rl.gate import (
     compare_batch,
     compare_facts,
     compare_logprobs,
-    float32_copy,
 )
 from rl.lora import random_adapter
 from rl.packing import Batch, PackingConfig, pack
@@ -52,7 +51,7 @@ def pass_adapter_gate(config: RunConfig, run: Trainer, data: Any) -> str:
     with random_adapter(run.policy.model):
         run.engine.publish(run.policy.published().items(), run.engine.version + 1)
         batch = drawn(config, run, data).sampled
-        exact = float32_copy(run.policy.model)
+        exact = run.policy.float32_copy()
         report = compare_batch(run.policy, exact, batch, config.train.temperature)
     _refuse([f"under a random adapter, {fault}" for fault in report.faults])
     return report.line(config.policy.dtype).replace("gate: ", "gate, random adapter: ", 1)
@@ -83,7 +82,7 @@ def trainer_facts(run: Trainer, data: Any) -> Facts:
     ends = model.generation_config.eos_token_id
     ends = set(ends if isinstance(ends, list) else [ends]) | {tokenizer.eos_token_id}
     return Facts(
-        dtype=str(run.policy.head.dtype).removeprefix("torch."),
+        dtype=str(run.policy.dtype).removeprefix("torch."),
         vocab_size=run.policy.head.shape[0],
         eos_token_ids=frozenset(ends - {None}),
         prompt_ids=tuple(data.renderer.ids(p) for p in data.problems["train"][:NUM_PROMPTS]),

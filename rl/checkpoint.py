@@ -5,16 +5,15 @@ A checkpoint is a folder of safetensors and a state.json; it appears whole or no
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rl.optimizer import KINDS
 from rl.policy import Policy
 from rl.run_folder import AtomicFolder
-
-KINDS = ("master", "exp_avg", "exp_avg_sq", "step")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,32 +37,49 @@ class RunState:
 
 
 def save_checkpoint(path: Path, policy: Policy, state: RunState) -> RunState:
-    """Write a checkpoint folder; gives the state with the masters' hash."""
-    tensors = policy.optimizer.state()
-    with AtomicFolder(path) as folder:
-        for kind in KINDS:
-            prefix = f"{kind}/"
-            part = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-            save_file(part, folder / f"{kind}.safetensors")
-        if policy.reference is not None:
-            save_file(policy.reference, folder / "reference.safetensors")
-        state = RunState(
-            **{**asdict(state), "masters_sha256": _sha256(folder / "master.safetensors")}
+    """Write a checkpoint folder; gives the state with the masters' hash.
+
+    Whole tensors, so that any number of processes can go on from it. All of them call it, the
+    first one writes. Raises RuntimeError if their masters have come to differ.
+    """
+    if policy.ranks.is_first:
+        with AtomicFolder(path) as folder:
+            _write(folder, policy)
+            digest = _sha256(folder / "master.safetensors")
+            state = replace(state, masters_sha256=digest)
+            (folder / "state.json").write_text(json.dumps(asdict(state), indent=1))
+    else:
+        _write(None, policy)
+    if len(set(policy.ranks.gather([policy.optimizer.checksum()]))) > 1:
+        raise RuntimeError(
+            f"the processes' parameters differ after update {state.updates}: one of them computes "
+            f"differently; the checkpoints before {path} are whole"
         )
-        (folder / "state.json").write_text(json.dumps(asdict(state), indent=1))
-    return state
+    return policy.ranks.from_first(lambda: state)
+
+
+def _write(folder: Path | None, policy: Policy) -> None:
+    """All tensors, one kind at a time; without a folder only what others need of this process."""
+    for kind in KINDS:
+        tensors = policy.optimizer.state([kind])
+        if folder:
+            named = {name.removeprefix(f"{kind}/"): tensor for name, tensor in tensors.items()}
+            save_file(named, folder / f"{kind}.safetensors")
+    reference = policy.reference_state()
+    if folder and reference is not None:
+        save_file(reference, folder / "reference.safetensors")
 
 
 def load_checkpoint(path: Path, policy: Policy) -> RunState:
     """Put a checkpoint back into the policy; gives where the run stood."""
     tensors: dict[str, Tensor] = {}
     for kind in KINDS:
-        part = load_file(path / f"{kind}.safetensors", device=str(policy.device))
+        part = load_file(path / f"{kind}.safetensors")
         tensors |= {f"{kind}/{name}": tensor for name, tensor in part.items()}
     policy.optimizer.load(tensors)
     reference = path / "reference.safetensors"
     if reference.exists():
-        policy.reference = load_file(reference, device=str(policy.device))
+        policy.load_reference(load_file(reference))
     return RunState(**json.loads((path / "state.json").read_text()))
 
 

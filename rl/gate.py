@@ -6,7 +6,6 @@ is any. Leaves out, on purpose, where prompts and samples come from (`recipes/ga
 Shapes: T tokens of a batch, N of them sampled, V vocabulary.
 """
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rl.packing import Batch
-from rl.policy import Policy, plain_attention
+from rl.policy import Policy
 from rl.sharing import sharing_fault
 
 MIN_TOKENS = 512
@@ -121,7 +120,7 @@ def compare_logprobs(
 
     A policy whose layers cannot share a row is unpacked first, with their name.
     """
-    exact = float32_copy(policy.model)
+    exact = policy.float32_copy()
     for batch in filter(None, (drawn.sampled, drawn.long)):
         reason = sharing_fault(exact, batch) if policy.packed else None
         if reason:
@@ -152,7 +151,7 @@ def compare_batch(
     if not engine.mean <= limit:
         faults.append(_blame(exact, batch, temperature, engine, limit))
     # A trainer that is itself wrong would excuse any engine.
-    limit = FLOOR if policy.head.dtype == torch.float32 else CEILING
+    limit = FLOOR if policy.dtype == torch.float32 else CEILING
     if not trainer.mean <= limit:
         faults.append(
             f"logprobs: the trainer is off float32 by {trainer.mean:.2g} on average, more than "
@@ -177,13 +176,6 @@ def greedy_faults(exact: nn.Module, greedy: Batch) -> list[str]:
         f"{int(greedy.sampled.sum())} places, where float32 is sure"
     )
     return [fault] if wrong else []
-
-
-def float32_copy(model: nn.Module) -> nn.Module:
-    """The same bytes in float32, computing as transformers does, without anything of ours."""
-    exact = copy.deepcopy(model).float().eval()
-    exact.set_attn_implementation(plain_attention(exact))
-    return exact
 
 
 @torch.no_grad()

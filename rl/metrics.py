@@ -3,6 +3,7 @@
 Means are over trained tokens and carry their count, since groups without signal are left out.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -38,6 +39,18 @@ class Totals:
             "update/trained_tokens": float(self.num_tokens),
             "update/gap_max": self.largest_gap,
         }
+
+
+def sum_totals(parts: Iterable[Totals]) -> Totals:
+    """The observations of several processes together."""
+    whole = Totals()
+    for part in parts:
+        whole.loss += part.loss
+        whole.num_tokens += part.num_tokens
+        whole.largest_gap = max(whole.largest_gap, part.largest_gap)
+        for name, value in part.sums.items():
+            whole.sums[name] = whole.sums.get(name, 0.0) + value
+    return whole
 
 
 def round_metrics(updates: list[dict[str, float]]) -> dict[str, float]:

@@ -6,13 +6,18 @@ also what is published.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from rl.fsdp import gathered, is_sharded, local, part_of
+from rl.ranks import Ranks
+
+KINDS = ("master", "exp_avg", "exp_avg_sq", "step")
+"""Of the tensors that a checkpoint holds."""
 FIRST_SCALE = 2.0**16
 GROW_EVERY = 2000
 LOSS_SCALE = "step/loss_scale"
@@ -72,6 +77,9 @@ class MasterOptimizer:
     With float16 the loss is multiplied by `loss_scale`, so that small gradients are not lost; a
     gradient that overflows halves the scale and its step is skipped, `GROW_EVERY` steps without
     one double it (Micikevicius et al. 2018, arXiv 1710.03740, section 3.2).
+
+    Several processes step alike: gradients are summed over them first. Of sharded parameters each
+    process holds and steps its own part, which is a master already.
     """
 
     def __init__(
@@ -80,12 +88,13 @@ class MasterOptimizer:
         config: OptimizerConfig,
         dtype: torch.dtype,
         factors: Mapping[str, float] | None = None,
+        ranks: Ranks | None = None,
     ):
         """Take float32 parameters as masters and leave `dtype` copies of them in the model.
 
         Parameters named in `factors` compute as that many times their master (LoRA's B).
         """
-        self.config = config
+        self.config, self._ranks = config, ranks or Ranks()
         self.loss_scale = FIRST_SCALE if dtype == torch.float16 else 1.0
         self._good_steps = 0
         self._factors = factors or {}
@@ -93,7 +102,9 @@ class MasterOptimizer:
         self._summed: set[str] = set()
         self.masters: dict[str, Tensor] = {}
         for name, param in self._params.items():
-            if config.states == "float32" or self._factors:
+            if is_sharded(param):
+                self.masters[name] = local(param)
+            elif config.states == "float32" or self._factors:
                 self.masters[name] = self._master(name, param, dtype)
             else:
                 param.data = param.detach().to(dtype)
@@ -112,8 +123,7 @@ class MasterOptimizer:
 
         Raises NonFiniteGradientError with nothing changed, where no smaller loss scale helps.
         """
-        masters = self._with_gradients()
-        norm = torch.nn.utils.get_total_norm([m.grad for m in masters]).item() / self.loss_scale
+        norm = self._gradient_norm() / self.loss_scale
         if not math.isfinite(norm):
             self.zero_grad()
             if self.loss_scale <= 1.0:
@@ -140,34 +150,65 @@ class MasterOptimizer:
     def cast(self) -> None:
         """Write the masters into the model, in the model's dtype."""
         for name, param in self._params.items():
-            if self.masters[name] is not param:
+            if self.masters[name] is not param and not is_sharded(param):
                 param.data.copy_(self._computed(name))
 
-    def state(self) -> dict[str, Tensor]:
-        """Masters and moments by name, for a checkpoint; the tensors are the living ones."""
-        tensors = {f"master/{name}": master.detach() for name, master in self.masters.items()}
+    def state(self, kinds: Sequence[str] = KINDS) -> dict[str, Tensor]:
+        """Masters and moments as `KIND/NAME`, for a checkpoint.
+
+        Whole tensors: the living ones, or where parameters are sharded copies on the CPU.
+        """
+        tensors: dict[str, Tensor] = {}
         for name, master in self.masters.items():
-            for key, value in self._adamw.state.get(master, {}).items():
-                tensors[f"{key}/{name}"] = value
-        if self.loss_scale > 1.0:
+            held = {"master": master.detach(), **self._adamw.state.get(master, {})}
+            for kind in [kind for kind in kinds if kind in held]:  # in every process's order
+                whole = held[kind] if kind == "step" else gathered(held[kind], self._params[name])
+                tensors[f"{kind}/{name}"] = whole.cpu() if self._is_sharded else whole
+        if "step" in kinds and self.loss_scale > 1.0:
             tensors[LOSS_SCALE] = torch.tensor([self.loss_scale, float(self._good_steps)])
         return tensors
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `state` gave."""
         for name, master in self.masters.items():
-            master.data.copy_(tensors[f"master/{name}"])
+            param = self._params[name]
+            master.data.copy_(part_of(tensors[f"master/{name}"], param))
             moments = {
-                key: tensors[f"{key}/{name}"].to(_home(key, master), copy=True)
-                for key in ("step", "exp_avg", "exp_avg_sq")
+                key: part_of(tensors[f"{key}/{name}"], param if key != "step" else master)
+                for key in KINDS[1:]
                 if f"{key}/{name}" in tensors
             }
             self._adamw.state.pop(master, None)
             if moments:
-                self._adamw.state[master] = moments
+                self._adamw.state[master] = {
+                    key: moment.to(_home(key, master), copy=True) for key, moment in moments.items()
+                }
         if LOSS_SCALE in tensors:
             self.loss_scale, self._good_steps = tensors[LOSS_SCALE].tolist()
         self.cast()
+
+    def checksum(self) -> int:
+        """Of the masters' bytes; processes that hold whole parameters must have the same."""
+        if self._is_sharded:
+            return 0
+        words = {4: torch.int32, 2: torch.int16}
+        masters = (master.detach() for master in self.masters.values())
+        return sum(int(m.view(words[m.itemsize]).sum(dtype=torch.int64)) for m in masters)
+
+    def _gradient_norm(self) -> float:
+        """Of the gradient summed over all processes, the same number in each."""
+        gradients = [master.grad for master in self._with_gradients()]
+        if self._is_sharded:
+            square = torch.nn.utils.get_total_norm(gradients).double().square()
+            self._ranks.add([square])
+            return square.sqrt().item()
+        self._ranks.add(gradients)
+        # Sums of equal numbers may round differently on another machine.
+        return self._ranks.from_first(lambda: torch.nn.utils.get_total_norm(gradients).item())
+
+    @property
+    def _is_sharded(self) -> bool:
+        return any(is_sharded(param) for param in self._params.values())
 
     def _computed(self, name: str) -> Tensor:
         """What the model computes with, before the cast."""
@@ -197,8 +238,10 @@ class MasterOptimizer:
     def _with_gradients(self) -> list[Tensor]:
         """All masters; those that nothing reached have a gradient of zero."""
         for name, master in self.masters.items():
-            if master is self._params[name]:
-                master.grad = torch.zeros_like(master) if master.grad is None else master.grad
+            param = self._params[name]
+            if master is param or is_sharded(param):
+                held = torch.zeros_like(param) if param.grad is None else param.grad
+                master.grad = local(held)
             elif name not in self._summed:
                 master.grad.zero_()
         return list(self.masters.values())

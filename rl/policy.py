@@ -1,11 +1,12 @@
 """The trainer's model: logprobs of packed batches, a frozen reference, and the weights to publish."""
 
+import copy
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from rl.attention import NAME as PACKED
 from rl.compiling import compile_layers, compiled_layers, uncompile_layers
+from rl.dealing import computed, dealt, parts_of
+from rl.forward import known_fault, plain_attention, row_hidden, single_hidden
+from rl.fsdp import gathered, is_sharded, local, part_of, shard
 from rl.logprobs import sampled_logprobs
 from rl.lora import (
     LoraSettings,
@@ -25,8 +29,9 @@ from rl.lora import (
     merged_state,
 )
 from rl.optimizer import MasterOptimizer, OptimizerConfig
-from rl.packing import Batch, micro_batches
-from rl.rows import Row, make_row
+from rl.packing import Batch
+from rl.ranks import Ranks
+from rl.rows import make_row
 from rollouts.adapters import AdapterShape
 
 logger = logging.getLogger(__name__)
@@ -49,6 +54,9 @@ class PolicyConfig:
     float32_head: bool = False
     """Compute logits in float32 whatever the dtype (MiniMax-M1, ScaleRL): slower, and nearer to
     an engine that does the same."""
+    fsdp: bool = False
+    """With several processes: shard parameters, gradients and moments over them (rl/fsdp.py), in
+    place of a whole copy in each."""
     lora: LoraSettings = field(default_factory=LoraSettings)
     """Train low-rank adapters instead of the full weights."""
 
@@ -61,33 +69,45 @@ class Policy:
         adapter: With LoRA the shape of what is trained and published, else None.
         optimizer: Float32 masters and moments of what is trained.
         packed: Whether sequences share a row; else each has a forward pass of its own.
-        reference: What is trained, by name, as the KL term's reference has it; None before there is
-            one, which with LoRA means the base.
+        reference: What is trained, by name, as the KL term's reference has it (this process's part
+            of it, if sharded); None before there is one, which with LoRA means the base.
+        ranks: The processes that train it together.
     """
 
     def __init__(
-        self, folder: Path, config: PolicyConfig, optimizer: OptimizerConfig, *, seed: int = 0
+        self,
+        folder: Path,
+        config: PolicyConfig,
+        optimizer: OptimizerConfig,
+        *,
+        seed: int = 0,
+        ranks: Ranks | None = None,
     ):
         """Load a checkpoint folder; `seed` draws the adapters."""
-        self.config = config
-        dtype = getattr(torch, config.dtype)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.config, self.ranks = config, ranks or Ranks()
+        self.dtype = dtype = getattr(torch, config.dtype)
+        self.sharded = config.fsdp and self.ranks.count > 1
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         self.adapter: AdapterShape | None = None
         scaled: dict[str, float] = {}
         if config.lora.rank:
             self.adapter = add_adapters(model, config.lora, dtype, seed)
             scaled = factors(model, config.lora)
-        self.model = model.to(device).train()
+        self.model = model.to("cpu" if self.sharded else self.ranks.device).train()
         self.model.config.use_cache = False
         if config.gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
-        self.optimizer = MasterOptimizer(self.model, optimizer, dtype, scaled)
+        self._compute: Callable[[Batch, float], tuple[Tensor, Tensor]] = self._computed
+        if self.sharded:
+            self._compute = shard(
+                self.model, self._computed, self.ranks, dtype, offload=optimizer.offload
+            )
+        self.optimizer = MasterOptimizer(self.model, optimizer, dtype, scaled, self.ranks)
         self.packed = True
         self.model.set_attn_implementation(PACKED)
         if reason := known_fault(self.model):
             self.unpack(reason)
-        elif config.compile:
+        elif config.compile and not self.sharded:
             compile_layers(self.model)
         self.reference: dict[str, Tensor] | None = None
 
@@ -101,7 +121,7 @@ class Policy:
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
-        return self.model.device
+        return self.ranks.device
 
     @property
     def head(self) -> Tensor:
@@ -109,7 +129,13 @@ class Policy:
         return self.model.get_output_embeddings().weight
 
     def logprobs(self, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
-        """Logprob and entropy of each sampled token, zeros elsewhere, both [T] float32."""
+        """Logprob and entropy of each sampled token, zeros elsewhere, both [T] float32.
+
+        Where the model is sharded all processes must call it together, each with a batch of its own.
+        """
+        return self._compute(batch, temperature)
+
+    def _computed(self, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
         hidden, places = self.hidden(batch)
         return sampled_logprobs(
             hidden,
@@ -137,13 +163,26 @@ class Policy:
         states = torch.cat([single_hidden(self.model, ids) for ids in sequences])
         return states, torch.arange(len(states), device=states.device)
 
+    def micro_batches(self, batch: Batch) -> list[Batch]:
+        """This process's parts of an update's batch; all processes' together are the batch.
+
+        Where the model is sharded every process has as many, some weighing nothing.
+        """
+        return dealt(self._parts(batch), self.ranks, equal=self.sharded)
+
+    def _parts(self, batch: Batch) -> list[Batch]:
+        return parts_of(batch, self.config.micro_batch_tokens, self.ranks.count)
+
     @torch.no_grad()
     def frozen_logprobs(self, batch: Batch, temperature: float) -> Tensor:
         """Logprobs of a whole batch without gradient, in micro-batches, [T] on the CPU."""
+
+        def compute(part: Batch) -> Tensor:
+            return self.logprobs(part.to(self.device), temperature)[0].cpu()
+
         if not len(batch):
             return torch.zeros(0)
-        parts = micro_batches(batch, self.config.micro_batch_tokens)
-        return torch.cat([self.logprobs(p.to(self.device), temperature)[0].cpu() for p in parts])
+        return computed(self._parts(batch), self.ranks, compute, equal=self.sharded)
 
     def reference_logprobs(self, batch: Batch, temperature: float) -> Tensor:
         """As `frozen_logprobs`, by the reference."""
@@ -152,12 +191,29 @@ class Policy:
 
     def refresh_reference(self) -> None:
         """Make the policy of now the reference; with LoRA a copy of the adapters is all of it."""
-        self.reference = {n: p.detach().clone() for n, p in self._trained().items()}
+        self.reference = {
+            name: local(param).to(self.dtype, copy=True) for name, param in self._trained().items()
+        }
+
+    def reference_state(self) -> dict[str, Tensor] | None:
+        """The reference for a checkpoint, whole; None if there is none. All processes call it."""
+        if self.reference is None or not self.sharded:
+            return self.reference
+        trained = self._trained()
+        return {n: gathered(t, trained[n]).cpu() for n, t in self.reference.items()}
+
+    def load_reference(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take back what `reference_state` gave."""
+        trained = self._trained()
+        parts = {name: part_of(tensor, trained[name]) for name, tensor in tensors.items()}
+        self.reference = {
+            name: part.to(local(trained[name]).device) for name, part in parts.items()
+        }
 
     def published(self) -> dict[str, Tensor]:
         """What an engine is given: the weights, or with LoRA the adapters alone.
 
-        The tensors are the ones that the trainer computes with, not copies.
+        The tensors are the ones that the trainer computes with, not copies, unless sharded.
         """
         return adapter_state(self.model) if self.adapter else self.weights()
 
@@ -167,16 +223,40 @@ class Policy:
         With LoRA those of the base. No copies.
         """
         tied = set(getattr(self.model, "all_tied_weights_keys", None) or ())
-        state = {n: t for n, t in base_state(self.model).items() if n not in tied}
+        state = {n: t for n, t in self._whole_state().items() if n not in tied}
         state = revert_weight_conversion(self.model, state)
         if "lm_head.weight" not in state:
-            state["lm_head.weight"] = self.head.detach()
+            name = next(n for n, p in self.model.named_parameters() if p is self.head)
+            state["lm_head.weight"] = state[name]
         return state
 
     def save_pretrained(self, folder: Path) -> None:
         """A plain checkpoint folder, in the compute dtype, with any adapters merged."""
         state = merged_state(self.model) if self.adapter else None
-        self.model.save_pretrained(folder, state_dict=state)
+        self.model.save_pretrained(
+            folder, state_dict=self._whole_state() if self.sharded else state
+        )
+
+    def float32_copy(self) -> nn.Module:
+        """The bytes that compute in float32, whole, by transformers alone, without anything of ours."""
+        if self.sharded:
+            config = copy.deepcopy(self.model.config)
+            exact = AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(self.device)
+            exact.load_state_dict(self._whole_state())
+        else:
+            exact = copy.deepcopy(self.model).float()
+        exact.set_attn_implementation(plain_attention(exact))
+        return exact.eval()
+
+    def _whole_state(self) -> dict[str, Tensor]:
+        """The state in the compute dtype, by transformers' names, adapters left out."""
+        state = base_state(self.model)
+        if not self.sharded:
+            return state
+        return {
+            name: gathered(local(t).to(self.dtype), t).to(self.device) if is_sharded(t) else t
+            for name, t in state.items()
+        }
 
     def _trained(self) -> dict[str, nn.Parameter]:
         return {n: p for n, p in self.model.named_parameters() if p.requires_grad}
@@ -189,7 +269,7 @@ class Policy:
         if reference is None:
             assert self.adapter, "refresh_reference comes first"
             reference = {n: torch.zeros_like(p) for n, p in trained.items()}  # adds nothing
-        own = {name: param.data for name, param in trained.items()}
+        own = {n: local(p).clone() if self.sharded else p.data for n, p in trained.items()}
         try:
             _assign(trained, reference)
             yield
@@ -197,39 +277,9 @@ class Policy:
             _assign(trained, own)
 
 
-def known_fault(model: nn.Module) -> str | None:
-    """Why a model set to `PACKED` cannot share rows, told without computing; `rl.sharing` tells more."""
-    name = type(model).__name__
-    if getattr(model, "_is_stateful", False):
-        return f"{name} carries a state from token to token"
-    if model.config._attn_implementation != PACKED:
-        return f"the attention of {name} cannot be replaced"
-    return None
-
-
-def plain_attention(model: nn.Module) -> str:
-    """transformers' own attention for one sequence: its sdpa ignores soft-caps."""
-    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None)
-    return "sdpa" if getattr(model, "_supports_sdpa", True) and not capped else "eager"
-
-
-def row_hidden(model: nn.Module, row: Row) -> Tensor:
-    """Last hidden states [U, H] of a packed row. The model's attention must be `rl.attention.NAME`."""
-    return _body(model, row.token_ids, row.positions, row_layout=row.layout)
-
-
-def single_hidden(model: nn.Module, token_ids: Tensor) -> Tensor:
-    """Last hidden states [T, H] of one sequence, by the model's own attention."""
-    return _body(model, token_ids, torch.arange(len(token_ids), device=token_ids.device))
-
-
-def _body(model: nn.Module, token_ids: Tensor, positions: Tensor, **layout: Any) -> Tensor:
-    out = model.get_decoder()(
-        input_ids=token_ids[None], position_ids=positions[None], use_cache=False, **layout
-    )
-    return out.last_hidden_state[0]
-
-
 def _assign(params: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
     for name, param in params.items():
-        param.data = tensors[name]
+        if is_sharded(param):
+            local(param).copy_(tensors[name])
+        else:
+            param.data = tensors[name]

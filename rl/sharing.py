@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from rl.attention import NAME as PACKED
+from rl.forward import row_hidden, single_hidden
 from rl.packing import Batch
-from rl.policy import row_hidden, single_hidden
 from rl.rows import make_row
 
 MOVED = 1e-3

@@ -1,14 +1,13 @@
 """One optimizer step: micro-batches forward and backward, clip, step; with its metrics."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
-import torch
-
-from rl.metrics import Totals
+from rl.metrics import Totals, sum_totals
 from rl.objective import LossConfig, batch_loss
 from rl.optimizer import NonFiniteGradientError
-from rl.packing import Batch, micro_batches
+from rl.packing import Batch
 from rl.policy import Policy
 
 
@@ -37,18 +36,20 @@ def update(
     """One optimizer step on one packed batch; gives its metrics.
 
     The loss is the plain sum of token losses times `batch.token_weights`. An empty batch (no
-    group had signal) still steps the optimizer. Raises NonFiniteGradientError with the
+    group had signal) still steps the optimizer. Several processes take a share of the
+    micro-batches each, and step and tell alike. Raises NonFiniteGradientError with the
     parameters unchanged.
     """
     totals = Totals()
-    for part in micro_batches(batch, policy.config.micro_batch_tokens):
+    for part in policy.micro_batches(batch):
         part = part.to(policy.device)
         logprobs, entropy = policy.logprobs(part, temperature)
         loss, seen = batch_loss(logprobs, entropy, part, config)
-        if not torch.isfinite(loss):
-            policy.optimizer.zero_grad()
-            raise NonFiniteGradientError(f"the loss is {loss.item()}")
         (loss * policy.optimizer.loss_scale).backward()
-        totals.add(seen, part.sampled, loss.item())
+        totals.add(seen, part.token_weights > 0, loss.item())
+    totals = sum_totals(policy.ranks.gather([totals]))
+    if not math.isfinite(totals.loss):
+        policy.optimizer.zero_grad()
+        raise NonFiniteGradientError(f"the loss is {totals.loss}")
     norm = policy.optimizer.step(rate)
     return totals.means() | {"update/gradient_norm": norm, "update/learning_rate": rate}

@@ -16,8 +16,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from rl.forward import plain_attention
 from rl.packing import Batch
-from rl.policy import plain_attention
 
 HIDDEN = 16
 SIZES = {

@@ -20,7 +20,6 @@ from recipes.presets import PRESETS
 from recipes.progress import Progress
 from rl import policy as rl_policy
 from rl.checkpoint import load_checkpoint
-from rl.gate import float32_copy
 from rl.lora import LoraSettings, adapter_size
 from rl.optimizer import OptimizerConfig
 from rl.policy import Policy
@@ -134,7 +133,7 @@ def test_a_checkpoint_holds_adapters_only_and_the_final_folder_is_merged(runs, t
     plain = AutoModelForCausalLM.from_pretrained(folder / "final", dtype=torch.float32)
     ids = torch.arange(3, 40)[None]
     with torch.no_grad():
-        gap = plain(ids).logits - float32_copy(policy.model)(ids).logits
+        gap = plain(ids).logits - policy.float32_copy()(ids).logits
     assert gap.abs().max() < 1e-4
 
 

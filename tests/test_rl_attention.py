@@ -9,7 +9,7 @@ import rl.dense_attention
 from rl.attention import NAME, packed_attention
 from rl.dense_attention import Settings
 from rl.flex_attention import flex_row_attention
-from rl.policy import row_hidden, single_hidden
+from rl.forward import row_hidden, single_hidden
 from rl.rows import make_row
 from tests.packed_models import FAMILIES, HEADS, SIZES, batch_of, gemma3, llama, seeded
 

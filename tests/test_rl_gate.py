@@ -32,7 +32,6 @@ from rl.gate import (
     anchor_fault,
     compare_facts,
     compare_logprobs,
-    float32_copy,
     float32_logprobs,
     gap,
 )
@@ -375,12 +374,13 @@ def warning(caplog):
 def test_one_float32_copy_is_made_and_freed(policy, drawn, monkeypatch):
     copies = []
 
-    def watched(model):
-        exact = float32_copy(model)
+    def watched(policy):
+        exact = float32_copy(policy)
         copies.append(weakref.ref(exact.lm_head.weight))
         return exact
 
-    monkeypatch.setattr(rl.gate, "float32_copy", watched)
+    float32_copy = Policy.float32_copy
+    monkeypatch.setattr(Policy, "float32_copy", watched)
     gc.disable()
     try:
         off = replace(drawn, sampled=shifted(drawn.sampled, 1.0), long=drawn.sampled)

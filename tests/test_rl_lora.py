@@ -10,7 +10,6 @@ from torch.func import functional_call
 from transformers import AutoModelForCausalLM
 
 from rl.checkpoint import RunState, load_checkpoint, save_checkpoint
-from rl.gate import float32_copy
 from rl.lora import (
     LoraSettings,
     adapter_size,
@@ -199,7 +198,7 @@ def test_packed_rows_know_adapters_in_every_family(family, tmp_path):
     before = policy.frozen_logprobs(part, TEMPERATURE)
     with random_adapter(policy.model):
         together = policy.frozen_logprobs(part, TEMPERATURE)
-        exact = float32_copy(policy.model)
+        exact = policy.float32_copy()
         alone = []
         for ids in part.token_ids.split(part.lengths):
             with torch.no_grad():
@@ -301,7 +300,7 @@ def test_the_final_folder_is_the_base_and_the_adapters(folder, tmp_path, dtype):
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "final", dtype=torch.float32)
     ids = torch.arange(1, 20)[None]
     with torch.no_grad():
-        gap = plain(ids).logits - float32_copy(policy.model)(ids).logits
+        gap = plain(ids).logits - policy.float32_copy()(ids).logits
     # Float32 keeps 24 bits of logits of about 10, bfloat16 eight bits of each merged weight.
     assert gap.abs().max() < (1e-4 if dtype == "float32" else 1.0)
     again = Policy(tmp_path / "final", PolicyConfig(dtype=dtype), OptimizerConfig())

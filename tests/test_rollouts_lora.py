@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import StableLmConfig, StableLmForCausalLM
 
-from rl.gate import compare_batch, float32_copy
+from rl.gate import compare_batch
 from rl.lora import LoraSettings, adapter_size, random_adapter
 from rl.optimizer import OptimizerConfig
 from rl.packing import Batch
@@ -126,7 +126,7 @@ def test_logprobs_are_the_trainers(engine: Engine, policy: Policy, tiny_model: P
     completions = sample(engine, requests)
     assert {c.version for c in completions.values()} == {engine.version}
     batch = batch_of(requests, completions)
-    report = compare_batch(policy, float32_copy(policy.model), batch, 1.0)
+    report = compare_batch(policy, policy.float32_copy(), batch, 1.0)
     assert report.faults == ()
     gap = report.engine_to_trainer.mean
     # 24 bits of a logit of about 2, and 8: as without adapters (tests/test_rollouts_engine.py).

@@ -1,0 +1,97 @@
+"""Several processes, each with a trainer and an engine: who one is, and what all tell each other.
+
+accelerate makes the process group (gloo on CPUs, NCCL on GPUs) from what torchrun sets. It must be
+there before any engine: vLLM would make a world of its own, and the processes would never meet.
+Every method is called by all processes in the same order; with one process none does anything.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Item = TypeVar("Item")
+PATIENCE = timedelta(hours=6)
+"""How long a process waits for the slowest one; if one dies, torchrun ends the others at once."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One of `count` processes.
+
+    Example: rank 1 of 2 takes the problems c, d of a, b, c, d: `ranks.share([a, b, c, d])`, and
+    `ranks.gather([c, d])` gives both processes a, b, c, d.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """The one that writes and prints."""
+        return self.index == 0
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+    def share(self, rows: Sequence[Item]) -> tuple[int, Sequence[Item]]:
+        """This process's rows, one run of them, and the place of their first."""
+        start, stop = (len(rows) * index // self.count for index in (self.index, self.index + 1))
+        return start, rows[start:stop]
+
+    def gather(self, rows: Iterable[Item]) -> list[Item]:
+        """All rows of all processes, in their order."""
+        rows = list(rows)
+        if self.count == 1:
+            return rows
+        from accelerate.utils import gather_object
+
+        return list(gather_object(rows))
+
+    def from_first(self, make: Callable[[], Item]) -> Item:
+        """What `make` gives in the first process; it runs nowhere else."""
+        if self.count == 1:
+            return make()
+        from accelerate.utils import broadcast_object_list
+
+        held: list[Any] = [make() if self.is_first else None]
+        return broadcast_object_list(held)[0]
+
+    def any(self, flag: bool) -> bool:
+        """True if it is true of any process."""
+        return any(self.gather([flag]))
+
+    def add(self, tensors: Iterable[Tensor]) -> None:
+        """Add up each tensor over the processes, in place."""
+        if self.count > 1:
+            works = [torch.distributed.all_reduce(t, async_op=True) for t in tensors]
+            for work in works:
+                work.wait()
+
+
+def find_ranks() -> Ranks:
+    """This process among those that torchrun or accelerate started; call it before any engine.
+
+    Raises ValueError if they are not all there.
+    """
+    told = int(os.environ.get("WORLD_SIZE") or 1)
+    if told == 1:
+        return Ranks()
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+    if state.num_processes != told:
+        raise ValueError(
+            f"WORLD_SIZE is {told}, but {state.num_processes} processes met: start all of them by "
+            "torchrun --nproc-per-node N -m recipes.NAME"
+        )
+    return Ranks(index=state.process_index, count=state.num_processes)
