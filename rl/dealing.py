@@ -22,9 +22,11 @@ def parts_of(batch: Batch, max_tokens: int, count: int) -> list[Batch]:
     most 300.
     """
     parts = list(micro_batches(batch, max_tokens))
+    if len(parts) % count == 0:
+        return parts
     wanted = -(-len(parts) // count) * count
     limit = float(max(1, len(batch) // max(1, wanted)))
-    while count > 1 and limit < max_tokens:
+    while limit < max_tokens:
         even = list(micro_batches(batch, int(limit)))
         if len(even) <= wanted:
             return even
