@@ -58,6 +58,7 @@ def build(arguments: argparse.Namespace, folder: Path) -> tuple[Any, Timed]:
     """A trainer as the quickstart has it, at this size, and its timed reward."""
     from recipes import launch
     from recipes.config import to_yaml
+    from recipes.data import load_data
     from recipes.presets import quickstart
     from rewards.scorer import Inline
     from rl.run_folder import RunFolder
@@ -77,7 +78,7 @@ def build(arguments: argparse.Namespace, folder: Path) -> tuple[Any, Timed]:
     )
     model = resolve_model(config.model)
     score = Timed(coin)
-    data = replace(launch.load_data(config, model), score=Inline(score))
+    data = replace(load_data(config, model), score=Inline(score))
     run_folder = RunFolder.create(folder / "run", to_yaml(config), {})
     run = launch.build(config, model, data, run_folder, Silent(), lambda: False)
     return run, score

@@ -5,13 +5,13 @@
 of tasks is given in a file only.
 """
 
-import contextlib
 import errno
 import io
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, fields
 from datetime import datetime
 from difflib import get_close_matches
@@ -43,8 +43,10 @@ def main(name: str, about: str, default_preset: str) -> None:
     from rollouts.process import prepare_process
 
     prepare_process()
-    print(about, flush=True)
-    sys.exit(guarded(lambda: start(name, default_preset, sys.argv[1:])))
+    with open(os.devnull, "w") as none, redirect_stdout(sys.stdout if is_first() else none):
+        print(about, flush=True)
+        code = guarded(lambda: start(name, default_preset, sys.argv[1:]))
+    sys.exit(code)
 
 
 def guarded(action: Callable[[], None]) -> int:
@@ -61,9 +63,21 @@ def guarded(action: Callable[[], None]) -> int:
         line = _remedy(error)
         if line is None:
             raise
-        print(f"error: {' '.join(line.split())}", file=sys.stderr, flush=True)
+        if is_first() or _met():
+            rank = "" if is_first() else f"process {os.environ['RANK']}: "
+            print(f"error: {rank}{' '.join(line.split())}", file=sys.stderr, flush=True)
         return USER_ERROR
     return 0
+
+
+def is_first() -> bool:
+    """Whether this process speaks for all that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _met() -> bool:
+    """Whether the processes know each other: before that, all find the same mistake."""
+    return "rl.ranks" in sys.modules and sys.modules["rl.ranks"].met()
 
 
 def _remedy(error: Exception) -> str | None:
@@ -145,11 +159,6 @@ def _take(argv: list[str], flag: str) -> str | None:
 
 def start(name: str, default_preset: str, argv: Sequence[str]) -> None:
     """What `main` guards: from the arguments to a finished run. Raises what says what to do."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}: this version trains in one process; "
-            "start it without torchrun"
-        )
     from recipes.presets import PRESETS
 
     command = split_command(argv, name, default_preset, list(PRESETS))
@@ -158,7 +167,8 @@ def start(name: str, default_preset: str, argv: Sequence[str]) -> None:
 
     resume = command.resume is not None
     folder = command.resume or command.run_folder
-    check_folder(folder, resume=resume)
+    if is_first():  # which makes the folder, perhaps before another process looks
+        check_folder(folder, resume=resume)
     from recipes.launch import launch
 
     launch(config, folder, resume=resume, recipe=name)
@@ -207,7 +217,7 @@ def _with_fields(default: Any, command: Command) -> Any:
         raise ValueError(f"{word}: the tasks of a mixture are set in the file that names them")
     told = io.StringIO()
     try:
-        with contextlib.redirect_stderr(told):
+        with redirect_stderr(told):
             config, unknown = tyro.cli(
                 OneTaskConfig,
                 args=words,

@@ -11,53 +11,35 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from eval.evaluate import EvalConfig, EvalResult, evaluate
 from recipes.baseline import best_prompt
 from recipes.config import RunConfig, to_yaml
 from recipes.control import ShuffledCollector
-from recipes.preflight import check_config, check_lengths, check_room, check_splits
+from recipes.data import Data, load_data
+from recipes.preflight import check_config, check_room
 from recipes.progress import Progress, show_result
-from recipes.scoring import pooled, reward_of
+from recipes.scoring import pooled
 from recipes.stopping import Stopper
 from recipes.versions import changed_versions, versions
 from rewards.problem import Problem
-from rewards.scorer import Inline, Scorer
 from rl.checkpoint import RunState
 from rl.lora import adapter_size
+from rl.ranked_folder import RankedFolder
+from rl.ranks import ALONE, Ranks, find_ranks
 from rl.run_folder import AtomicFolder, RunFolder
+from rl.split_sampling import SplitCollector, SplitSampler
 from rl.train import Clock, Reporter, Trainer, restore, synchronise, train
 from rollouts.collect import Collector
 from rollouts.ledger import Ledger
 from rollouts.models import resolve_model
-from rollouts.prompts import Renderer, fitting
-from rollouts.sampler import Split
 from rollouts.tasks.mixture import Mixture
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    """The problems of a run by split, with their renderer and reward."""
-
-    problems: dict[Split, list[Problem]]
-    renderer: Renderer
-    score: Scorer
-    """The reward, in this process or in others."""
-    max_tokens: int
-    """The longest sequence that the engine must hold."""
-
-    def selected(self, config: EvalConfig) -> list[Problem]:
-        """The problems of an evaluation: drawn once from its split, the same in every run."""
-        rows = list(self.problems[config.split])
-        Random("evaluation").shuffle(rows)
-        return rows[: config.num_problems]
 
 
 def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
@@ -66,6 +48,8 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
     `recipe` is the module that a person typed, for the command that continues.
     """
     check_config(config)
+    ranks = find_ranks()
+    path = ranks.from_first(lambda: path)
     stopper = Stopper(config.stop_after)
     progress = Progress(config.train.num_rounds)
     model = resolve_model(config.model)
@@ -73,11 +57,12 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
         _check_adapters(config, model)
     data = load_data(config, model)
     with pooled(config, data.score, data.problems["train"][0]) as score:
-        folder = open_folder(config, path, model, resume=resume)
+        folder = open_folder(config, path, model, ranks, resume=resume)
         try:
             with stopper, progress:
                 data = replace(data, score=score)
-                run = build(config, model, data, folder, progress, stopper.asked)
+                should_stop = partial(_any_asked, ranks, stopper)
+                run = build(config, model, data, folder, progress, should_stop, ranks)
                 state = restore(run)
                 _start(config, run, data, state)
                 state = train(run, state)
@@ -101,36 +86,17 @@ def _check_adapters(config: RunConfig, model: Path) -> None:
         raise ValueError(f"policy.lora.rank is {config.policy.lora.rank}, but {fault}")
 
 
-def load_data(config: RunConfig, model: Path) -> Data:
-    """Problems of all splits, without those whose prompt is too long (counted aloud).
-
-    Raises ValueError if a split has none, or if the longest does not fit into the context.
-    """
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model)
-    renderer = Renderer(tokenizer=tokenizer, config=config.prompts)
-    problems: dict[Split, list[Problem]] = {}
-    for split in ("train", "validation", "test"):
-        rows = config.task.problems(split)
-        problems[split], dropped = fitting(rows, renderer.ids, config.prompts.max_prompt_tokens)
-        if dropped:
-            print(
-                f"{split}: {dropped} of {len(rows)} problems left out, their prompt is longer than "
-                f"prompts.max_prompt_tokens {config.prompts.max_prompt_tokens}"
-            )
-    check_splits(config, problems, config.task.name)
-    longest = max(len(renderer.ids(p)) for rows in problems.values() for p in rows)
-    return Data(
-        problems=problems,
-        renderer=renderer,
-        score=Inline(reward_of(config)),
-        max_tokens=check_lengths(config, model, longest),
-    )
+def _any_asked(ranks: Ranks, stopper: Stopper) -> bool:
+    return ranks.any(stopper.asked())
 
 
-def open_folder(config: RunConfig, path: Path, model: Path, *, resume: bool) -> RunFolder:
-    """The run's folder, new or taken up again."""
+def open_folder(
+    config: RunConfig, path: Path, model: Path, ranks: Ranks, *, resume: bool
+) -> RunFolder | RankedFolder:
+    """The run's folder, new or taken up again; under several processes the first one's."""
+    if ranks.count > 1:
+        folder = open_folder(config, path, model, ALONE, resume=resume) if ranks.is_first else None
+        return RankedFolder(folder, path, ranks)
     check_room(config, model, path)
     if not resume:
         return RunFolder.create(path, to_yaml(config), versions())
@@ -144,9 +110,10 @@ def build(
     config: RunConfig,
     model: Path,
     data: Data,
-    folder: RunFolder,
+    folder: RunFolder | RankedFolder,
     report: Reporter,
     should_stop: Callable[[], bool],
+    ranks: Ranks = ALONE,
 ) -> Trainer:
     """Engine, policy, collector and ledger, put together."""
     ledger = Ledger(problems=_by_task(data), weights=_weights(config), seed=config.train.seed)
@@ -155,12 +122,13 @@ def build(
         from rl.policy import Policy
         from rollouts.engine import Engine
 
-        policy = Policy(model, config.policy, config.optimizer, seed=config.train.seed)
+        seed = config.train.seed
+        policy = Policy(model, config.policy, config.optimizer, seed=seed, ranks=ranks)
         engine = Engine(
             model,
             config.engine,
             max_tokens=data.max_tokens,
-            num_requests=_most_requests(config),
+            num_requests=-(-_most_requests(config) // ranks.count),
             adapter=policy.adapter,
         )
         if policy.adapter:
@@ -173,6 +141,8 @@ def build(
         seed=config.train.seed,
         prefill=config.prompts.prefill,
     )
+    if ranks.count > 1:
+        collector = SplitCollector(collector=collector, ranks=ranks)
     if config.control == "shuffled_rewards":
         collector = ShuffledCollector(collector)
     return Trainer(
@@ -185,7 +155,7 @@ def build(
         ledger=ledger,
         folder=folder,
         report=report,
-        evaluate=partial(_validate, config, engine, data, folder),
+        evaluate=partial(_validate, config, engine, data, folder, ranks),
         should_stop=should_stop,
     )
 
@@ -204,7 +174,7 @@ def _start(config: RunConfig, run: Trainer, data: Data, state: RunState) -> None
         measure(config.test, run, data, "base")
         if config.best_prompt and run.folder.read_eval("base-best-prompt") is None:
             run.report.phase("base, best prompt")
-            sample = partial(_sampled, run.engine, data)
+            sample = partial(_sampled, run.engine, data, run.policy.ranks)
             result = best_prompt(config.validation, config.test, data, sample, data.max_tokens)
             run.folder.write_eval("base-best-prompt", result.to_json())
 
@@ -213,11 +183,13 @@ def _finish(config: RunConfig, run: Trainer, data: Data, state: RunState) -> Non
     """Measure the result, write it as a plain checkpoint, and show before and after."""
     synchronise(run, state.updates, Clock(report=run.report))
     measure(config.test, run, data, "trained")
-    final = run.folder.path / "final"
-    if not final.exists():
-        with AtomicFolder(final) as folder, quiet():
+    final, ranks = run.folder.path / "final", run.policy.ranks
+    if not ranks.from_first(final.exists):
+        place = AtomicFolder(final) if ranks.is_first else contextlib.nullcontext()
+        with place as folder, quiet():
             run.policy.save_pretrained(folder)
-            data.renderer.tokenizer.save_pretrained(folder)
+            if folder:
+                data.renderer.tokenizer.save_pretrained(folder)
     show_result(run.folder, state)
 
 
@@ -225,27 +197,36 @@ def measure(config: EvalConfig, run: Trainer, data: Data, label: str) -> None:
     """Evaluate on the test split under a label, once a run."""
     if run.folder.read_eval(label) is None:
         run.report.phase(f"evaluate {label}")
-        result = _sampled(run.engine, data, config, data.selected(config), label)
+        problems = data.selected(config)
+        result = _sampled(run.engine, data, run.policy.ranks, config, problems, label)
         run.folder.write_eval(label, result.to_json())
 
 
-def _validate(config: RunConfig, engine: Any, data: Data, folder: RunFolder, label: str) -> None:
+def _validate(
+    config: RunConfig, engine: Any, data: Data, folder: Any, ranks: Ranks, label: str
+) -> None:
     rows = data.selected(config.validation)
-    result = _sampled(engine, data, config.validation, rows, label)
+    result = _sampled(engine, data, ranks, config.validation, rows, label)
     folder.write_eval(label, result.to_json())
 
 
 def _sampled(
     engine: Any,
     data: Data,
+    ranks: Ranks,
     config: EvalConfig,
     problems: list[Problem],
     label: str,
     render: Callable[[Problem], tuple[int, ...]] | None = None,
 ) -> EvalResult:
+    """Sampled by all processes, graded by the first, known to all."""
     engine.reset_prefix_cache()
-    return evaluate(
-        engine,
+    sampler = SplitSampler(sampler=engine, ranks=ranks)
+    if not ranks.is_first:
+        sampler.help()
+    measured = partial(
+        evaluate,
+        sampler,
         problems,
         render=render or data.renderer.ids,
         sampling=config.sampling,
@@ -257,6 +238,7 @@ def _sampled(
         label=label,
         split=config.split,
     )
+    return ranks.from_first(measured)
 
 
 def _by_task(data: Data) -> dict[str, list[Problem]]:

@@ -1,6 +1,5 @@
 """What a person sees: a live line in a terminal, one line a round elsewhere, and the final table."""
 
-import json
 import sys
 from types import TracebackType
 
@@ -11,7 +10,7 @@ from rich.progress import Progress as Bar
 from eval.evaluate import EvalResult
 from eval.report import before_after_table, eval_json
 from rl.checkpoint import RunState
-from rl.run_folder import RunFolder, write_atomically
+from rl.run_folder import RunFolder
 
 ROWS = {"base": "base", "base-best-prompt": "base, best prompt", "trained": "trained"}
 
@@ -73,9 +72,7 @@ def show_result(folder: RunFolder, state: RunState) -> None:
     results = {
         ROWS[label]: EvalResult.from_json(values) for label, values in stored.items() if values
     }
-    write_atomically(
-        folder.path / "eval.json", (json.dumps(eval_json(results), indent=1) + "\n").encode()
-    )
+    folder.write_summary(eval_json(results))
     console = Console()
     console.print(before_after_table(results))
     console.print(

@@ -35,7 +35,7 @@ class ScoringConfig:
     """Where rewards are computed and what they may cost. No score depends on `workers`."""
 
     workers: int | None = None
-    """Scoring processes; None for one a CPU core, at most 16; 0 scores in the trainer itself,
+    """Scoring processes of each trainer; None for one a CPU core, at most 16; 0 scores in the trainer itself,
     without any protection against a reward that hangs or crashes."""
     deadline_s: float = 30.0
     """Seconds for one response, or for each of a group that is scored together; then the process
@@ -195,7 +195,8 @@ class RewardPool:
 def num_workers(config: ScoringConfig) -> int:
     """How many processes a config means on this machine, at least one."""
     if config.workers is None:
-        return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+        sharing = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+        return max(1, min(len(os.sched_getaffinity(0)) // sharing, MAX_WORKERS))
     return max(config.workers, 1)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from rl.fsdp import gathered, is_sharded, local, part_of
-from rl.ranks import Ranks
+from rl.ranks import ALONE, Ranks
 
 KINDS = ("master", "exp_avg", "exp_avg_sq", "step")
 """Of the tensors that a checkpoint holds."""
@@ -88,13 +88,13 @@ class MasterOptimizer:
         config: OptimizerConfig,
         dtype: torch.dtype,
         factors: Mapping[str, float] | None = None,
-        ranks: Ranks | None = None,
+        ranks: Ranks = ALONE,
     ):
         """Take float32 parameters as masters and leave `dtype` copies of them in the model.
 
         Parameters named in `factors` compute as that many times their master (LoRA's B).
         """
-        self.config, self._ranks = config, ranks or Ranks()
+        self.config, self._ranks = config, ranks
         self.loss_scale = FIRST_SCALE if dtype == torch.float16 else 1.0
         self._good_steps = 0
         self._factors = factors or {}

@@ -30,7 +30,7 @@ from rl.lora import (
 )
 from rl.optimizer import MasterOptimizer, OptimizerConfig
 from rl.packing import Batch
-from rl.ranks import Ranks
+from rl.ranks import ALONE, Ranks
 from rl.rows import make_row
 from rollouts.adapters import AdapterShape
 
@@ -81,10 +81,10 @@ class Policy:
         optimizer: OptimizerConfig,
         *,
         seed: int = 0,
-        ranks: Ranks | None = None,
+        ranks: Ranks = ALONE,
     ):
         """Load a checkpoint folder; `seed` draws the adapters."""
-        self.config, self.ranks = config, ranks or Ranks()
+        self.config, self.ranks = config, ranks
         self.dtype = dtype = getattr(torch, config.dtype)
         self.sharded = config.fsdp and self.ranks.count > 1
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -230,12 +230,20 @@ class Policy:
             state["lm_head.weight"] = state[name]
         return state
 
-    def save_pretrained(self, folder: Path) -> None:
-        """A plain checkpoint folder, in the compute dtype, with any adapters merged."""
-        state = merged_state(self.model) if self.adapter else None
-        self.model.save_pretrained(
-            folder, state_dict=self._whole_state() if self.sharded else state
-        )
+    def save_pretrained(self, folder: Path | None) -> None:
+        """A plain checkpoint folder, in the compute dtype, with any adapters merged.
+
+        All processes call it where the model is sharded, those that do not write with None.
+        """
+        model, state = self.model, None
+        if self.adapter:
+            state = merged_state(self.model)
+        elif self.sharded:
+            model = self.float32_copy()
+            for param in model.parameters():
+                param.data = param.data.to(self.dtype)
+        if folder:
+            model.save_pretrained(folder, state_dict=state)
 
     def float32_copy(self) -> nn.Module:
         """The bytes that compute in float32, whole, by transformers alone, without anything of ours."""

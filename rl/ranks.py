@@ -78,6 +78,10 @@ class Ranks:
                 work.wait()
 
 
+ALONE = Ranks()
+"""One process."""
+
+
 def find_ranks() -> Ranks:
     """This process among those that torchrun or accelerate started; call it before any engine.
 
@@ -85,7 +89,7 @@ def find_ranks() -> Ranks:
     """
     told = int(os.environ.get("WORLD_SIZE") or 1)
     if told == 1:
-        return Ranks()
+        return ALONE
     from accelerate import PartialState
 
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
@@ -95,3 +99,8 @@ def find_ranks() -> Ranks:
             "torchrun --nproc-per-node N -m recipes.NAME"
         )
     return Ranks(index=state.process_index, count=state.num_processes)
+
+
+def met() -> bool:
+    """Whether several processes have found each other."""
+    return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -100,6 +100,10 @@ class RunFolder:
         path = self.eval_path(label)
         return json.loads(path.read_text()) if path.exists() else None
 
+    def write_summary(self, result: dict[str, Any]) -> None:
+        """Keep eval.json: the evaluations before and after, side by side."""
+        write_atomically(self.path / "eval.json", _json(result))
+
     def checkpoints(self) -> list[Path]:
         """Whole checkpoints, oldest first."""
         return sorted((self.path / "checkpoints").glob("round-*"))

@@ -20,6 +20,11 @@ class SplitCollector:
     collector: Any
     ranks: Ranks
 
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return self.collector.seed
+
     def collect(
         self, problems: Sequence[Problem], *args: Any, first_row: int = 0, **kw: Any
     ) -> list[Group]:

@@ -161,6 +161,7 @@ def sample_round(
             version=version,
             first_row=len(groups),
         )
+    graded(groups)  # Raises here, so that a round that cannot be trained on is never kept.
     return groups
 
 
@@ -245,7 +246,7 @@ def evaluate_round(run: Trainer, state: RunState, clock: Clock) -> dict[str, flo
 def save(run: Trainer, state: RunState) -> RunState:
     """Write a checkpoint (once a round), then remove what retention lets go."""
     path = run.folder.path / "checkpoints" / f"round-{state.round:06d}"
-    if path.exists():
+    if run.policy.ranks.from_first(path.exists):
         return state
     run.report.phase("save")
     state = save_checkpoint(path, run.policy, state)

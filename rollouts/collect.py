@@ -105,15 +105,13 @@ class Collector:
             rollouts = scoring.rollouts()
         finally:
             scoring.cancel()
-        groups = [
+        return [
             Group(
                 problem=problem,
                 rollouts=tuple(rollouts[row, sample] for sample in range(self.group_size)),
             )
             for row, problem in enumerate(problems)
         ]
-        graded(groups)  # Raises here, so that a round that cannot be trained on is never kept.
-        return groups
 
     def _request(
         self,

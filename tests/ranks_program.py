@@ -4,9 +4,11 @@
 models in the folder and writes what came out as RESULT-N.pt beside them.
 """
 
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,20 +26,10 @@ from rl.ranks import Ranks, find_ranks
 from rl.update import prepare, update
 from rollouts.rollout import Group, Rollout
 
+ROOT = Path(__file__).parent.parent
 RATE = 1e-3
 TEMPERATURE = 0.7
 ADAM = OptimizerConfig(max_grad_norm=0.5)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """A model, how it computes, and what it learns by."""
-
-    model: str = "llama"
-    loss: LossConfig = LossConfig()
-    policy: PolicyConfig = PolicyConfig(dtype="float32", micro_batch_tokens=40)
-    packing: PackingConfig = PackingConfig()
-    groups: int = 5
 
 
 EVEN = {"micro_batch_tokens": 90}
@@ -46,6 +38,17 @@ EVEN = {"micro_batch_tokens": 90}
 
 def policy(**fields: Any) -> PolicyConfig:
     return PolicyConfig(**{"dtype": "float32", "micro_batch_tokens": 40} | fields)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A model, how it computes, and what it learns by."""
+
+    model: str = "llama"
+    loss: LossConfig = field(default_factory=LossConfig)
+    policy: PolicyConfig = field(default_factory=lambda: policy())
+    packing: PackingConfig = field(default_factory=PackingConfig)
+    groups: int = 5
 
 
 CASES = {
@@ -88,6 +91,20 @@ CASES = {
         groups=6, policy=policy(dtype="float16", fsdp=True, compile=False, **EVEN)
     ),
 }
+
+
+def torchrun(*words: object, count: int = 2, **environ: str) -> subprocess.CompletedProcess:
+    """A program, or `-m MODULE`, in so many processes of one thread each."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count)]
+    settings = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+    return subprocess.run(
+        [*command, *map(str, words)],
+        env={**os.environ, **settings, **environ},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 def groups_of(count: int, seed: int) -> list[Group]:

@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, MistralConfig, Mis
 import recipes.gating
 from eval.evaluate import EvalConfig
 from recipes.config import RunConfig
+from recipes.data import load_data
 from recipes.gating import drawn, engine_facts, pass_gate, sliding_window, trainer_facts
-from recipes.launch import load_data
 from rl.gate import compare_facts
 from rl.objective import LossConfig
 from rl.optimizer import OptimizerConfig

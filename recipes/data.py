@@ -1,0 +1,60 @@
+"""What a run reads before it starts: its problems by split, their renderer and their reward."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from eval.evaluate import EvalConfig
+from recipes.config import RunConfig
+from recipes.preflight import check_lengths, check_splits
+from recipes.scoring import reward_of
+from rewards.problem import Problem
+from rewards.scorer import Inline, Scorer
+from rollouts.prompts import Renderer, fitting
+from rollouts.sampler import Split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """The problems of a run by split, with their renderer and reward."""
+
+    problems: dict[Split, list[Problem]]
+    renderer: Renderer
+    score: Scorer
+    """The reward, in this process or in others."""
+    max_tokens: int
+    """The longest sequence that the engine must hold."""
+
+    def selected(self, config: EvalConfig) -> list[Problem]:
+        """The problems of an evaluation: drawn once from its split, the same in every run."""
+        rows = list(self.problems[config.split])
+        Random("evaluation").shuffle(rows)
+        return rows[: config.num_problems]
+
+
+def load_data(config: RunConfig, model: Path) -> Data:
+    """Problems of all splits, without those whose prompt is too long (counted aloud).
+
+    Raises ValueError if a split has none, or if the longest does not fit into the context.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    renderer = Renderer(tokenizer=tokenizer, config=config.prompts)
+    problems: dict[Split, list[Problem]] = {}
+    for split in ("train", "validation", "test"):
+        rows = config.task.problems(split)
+        problems[split], dropped = fitting(rows, renderer.ids, config.prompts.max_prompt_tokens)
+        if dropped:
+            print(
+                f"{split}: {dropped} of {len(rows)} problems left out, their prompt is longer than "
+                f"prompts.max_prompt_tokens {config.prompts.max_prompt_tokens}"
+            )
+    check_splits(config, problems, config.task.name)
+    longest = max(len(renderer.ids(p)) for rows in problems.values() for p in rows)
+    return Data(
+        problems=problems,
+        renderer=renderer,
+        score=Inline(reward_of(config)),
+        max_tokens=check_lengths(config, model, longest),
+    )

@@ -1,0 +1,164 @@
+"""A recipe under torchrun in two processes: the run of one, sharded or not, killed and gone on."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from rollouts.records import read_groups
+from tests.ranks_program import ROOT, torchrun
+
+SIZES = {
+    "--train.num-rounds": "3",
+    "--train.max-tokens": "0 12",
+    "--train.problems-per-round": "4",
+    "--train.save-every": "1",
+    "--train.evaluate-every": "2",
+    "--test.num-problems": "3",
+    "--test.max-tokens": "12",
+    "--validation.num-problems": "3",
+    "--validation.max-tokens": "12",
+    "--policy.dtype": "float32",
+    "--engine.dtype": "float32",
+    "--policy.micro-batch-tokens": "512",
+    "--scoring.workers": "1",
+    "--reward": "rewards_by_length:reward",
+}
+REWARD = "def reward(problem, text):\n    return float(len(text) % 2)\n"
+
+# The second process dies when a phase begins for the second time.
+DYING = """
+import os, signal, sys
+import recipes.progress as progress
+phase, seen = progress.Progress.phase, []
+def watched(self, name):
+    seen.append(name)
+    if os.environ["RANK"] == "1" and seen.count("update") == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    phase(self, name)
+progress.Progress.phase = watched
+from recipes.cli import main
+main("r1_zero", "dying", "r1_zero")
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    (folder / "rewards_by_length.py").write_text(REWARD)
+    (folder / "dying.py").write_text(DYING)
+    return folder
+
+
+def words(model, folder, *more):
+    given = [word for name, value in SIZES.items() for word in (name, *value.split())]
+    return ["r1_zero_tiny", "--run-folder", folder, "--model", model, *given, *more]
+
+
+def path(place):
+    return {"PYTHONPATH": f"{ROOT}{os.pathsep}{place}"}
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_model, place):
+    """The run of one process."""
+    done = one(place, *words(tiny_model, place / "alone"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return place / "alone"
+
+
+def one(place, *arguments):
+    settings = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "0", "COLUMNS": "100"}
+    return subprocess.run(
+        [sys.executable, "-m", "recipes.r1_zero", *map(str, arguments)],
+        env=os.environ | settings | path(place),
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def sharded(tiny_model, place):
+    """The run of two, their parameters sharded, and what they said."""
+    given = words(tiny_model, place / "sharded", "--policy.fsdp")
+    done = torchrun("-m", "recipes.r1_zero", *given, **path(place))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return place / "sharded", done.stdout
+
+
+def token_ids(folder):
+    rounds = sorted((folder / "rollouts").iterdir())
+    return [r.token_ids for path in rounds for g in read_groups(path) for r in g.rollouts]
+
+
+def assert_masters_near(folder, other):
+    name = "checkpoints/round-000003/master.safetensors"
+    found, expected = load_file(folder / name), load_file(other / name)
+    assert found.keys() == expected.keys()
+    for key, tensor in expected.items():
+        assert (found[key] - tensor).norm() <= 1e-6 * tensor.norm(), key
+
+
+def test_two_processes_make_the_run_of_one(alone, sharded):
+    folder, _ = sharded
+    assert token_ids(folder) == token_ids(alone)
+    assert len(token_ids(folder)) == 3 * 4 * 8
+    assert_masters_near(folder, alone)
+    for label in ("base", "round-000002", "trained"):
+        mine, theirs = (
+            json.loads((run / "eval" / f"{label}.json").read_text()) for run in (folder, alone)
+        )
+        assert mine == theirs
+
+
+def test_one_process_speaks_for_all(sharded):
+    _, printed = sharded
+    lines = printed.splitlines()
+    assert sum(line.startswith("gate: ") for line in lines) == 1
+    assert [line[:10] for line in lines if line.startswith("round ")] == [
+        "round    1",
+        "round    2",
+        "round    3",
+    ]
+    assert sum("Before and after" in line for line in lines) == 1
+
+
+def test_the_final_folder_is_that_of_one_process(alone, sharded):
+    folder, _ = sharded
+    names = [{file.name for file in (run / "final").iterdir()} for run in (folder, alone)]
+    assert names[0] == names[1]
+    mine, theirs = (load_file(run / "final" / "model.safetensors") for run in (folder, alone))
+    assert {n: (t.dtype, t.shape) for n, t in mine.items()} == {
+        n: (t.dtype, t.shape) for n, t in theirs.items()
+    }
+    AutoModelForCausalLM.from_pretrained(folder / "final")
+
+
+def test_when_one_dies_all_end_and_another_number_of_processes_goes_on(tiny_model, place, alone):
+    folder = place / "dying"
+    done = torchrun(place / "dying.py", *words(tiny_model, folder), **path(place))
+    assert done.returncode != 0
+    assert not (folder / "eval" / "trained.json").exists()
+    assert (folder / "checkpoints" / "round-000001").is_dir()
+    done = one(place, "--resume", folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert token_ids(folder) == token_ids(alone)
+    assert_masters_near(folder, alone)
+
+
+def test_a_mistake_is_told_once(place):
+    done = torchrun("-m", "recipes.r1_zero", "--train.num-round", "3", **path(place))
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert lines == ["error: unknown field --train.num-round; did you mean --train.num-rounds?"]
+
+
+def test_a_folder_that_exists_is_refused_once(tiny_model, place, alone):
+    done = torchrun("-m", "recipes.r1_zero", *words(tiny_model, alone), **path(place))
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "exists: continue it with --resume" in line
