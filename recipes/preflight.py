@@ -65,6 +65,7 @@ def check_config(config: RunConfig) -> None:
     for fault in (settings_fault(config.policy.lora), loss_fault(config.loss, config.packing)):
         if fault:
             raise ValueError(fault)
+    _check_sharding(config)
     reward_of(config)
     if config.engine.dtype != config.policy.dtype:
         raise ValueError(
@@ -103,6 +104,22 @@ def _check_deadlines(config: RunConfig) -> None:
                 f"scoring.deadline_s is {deadline:g}, but a program of {task.name} may take "
                 f"{task.timeout_s:g} s: set it to {2 * task.timeout_s:g} or more"
             )
+
+
+def _check_sharding(config: RunConfig) -> None:
+    """What FSDP cannot do here yet, or has no use for."""
+    if not config.policy.fsdp:
+        return
+    if config.policy.lora.rank:
+        raise ValueError(
+            f"policy.fsdp with policy.lora.rank {config.policy.lora.rank}: adapters have next to no "
+            "optimizer states to shard; leave policy.fsdp out"
+        )
+    if config.optimizer.states != "float32":
+        raise ValueError(
+            f"policy.fsdp with optimizer.states {config.optimizer.states}: the float32 shards are "
+            "the masters; use float32"
+        )
 
 
 def _check_rounds(config: RunConfig) -> None:
