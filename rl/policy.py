@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 from transformers import AutoModelForCausalLM
-from transformers.core_model_loading import revert_weight_conversion
 
 from rl.attention import NAME as PACKED
 from rl.compiling import compile_layers, compiled_layers, uncompile_layers
@@ -26,6 +25,7 @@ from rl.lora import (
 )
 from rl.optimizer import MasterOptimizer, OptimizerConfig
 from rl.packing import Batch, micro_batches
+from rl.publish import CheckpointWeights
 from rl.rows import Row, make_row
 from rollouts.adapters import AdapterShape
 
@@ -154,24 +154,19 @@ class Policy:
         """Make the policy of now the reference; with LoRA a copy of the adapters is all of it."""
         self.reference = {n: p.detach().clone() for n, p in self._trained().items()}
 
-    def published(self) -> dict[str, Tensor]:
-        """What an engine is given: the weights, or with LoRA the adapters alone.
+    def published(self) -> Mapping[str, Tensor]:
+        """What an engine is given, in order: the weights, or with LoRA the adapters alone.
 
-        The tensors are the ones that the trainer computes with, not copies.
+        The tensors are the ones that the trainer computes with, not copies, where it holds them
+        as an engine takes them; others are made on access.
         """
         return adapter_state(self.model) if self.adapter else self.weights()
 
-    def weights(self) -> dict[str, Tensor]:
-        """Weights in checkpoint format, as `save_pretrained` names and shapes them, plus the tied head.
-
-        With LoRA those of the base. No copies.
-        """
+    def weights(self) -> Mapping[str, Tensor]:
+        """Weights in checkpoint format (`CheckpointWeights`); with LoRA those of the base."""
         tied = set(getattr(self.model, "all_tied_weights_keys", None) or ())
         state = {n: t for n, t in base_state(self.model).items() if n not in tied}
-        state = revert_weight_conversion(self.model, state)
-        if "lm_head.weight" not in state:
-            state["lm_head.weight"] = self.head.detach()
-        return state
+        return CheckpointWeights(self.model, state)
 
     def save_pretrained(self, folder: Path) -> None:
         """A plain checkpoint folder, in the compute dtype, with any adapters merged."""

@@ -135,7 +135,7 @@ def synchronise(run: Trainer, version: int, clock: Clock) -> None:
     with clock("publish"):
         run.engine.wake("weights")
         if run.engine.version != version:
-            run.engine.publish(run.policy.published().items(), version)
+            run.engine.publish(run.policy.published(), version)
         run.engine.wake("kv_cache")
         run.engine.reset_prefix_cache()
 
