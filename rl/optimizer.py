@@ -6,12 +6,14 @@ also what is published.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+
+from rl.eight_bit import eight_bit_adamw, eight_bit_step, moment_from, moment_tensors
 
 FIRST_SCALE = 2.0**16
 GROW_EVERY = 2000
@@ -38,10 +40,11 @@ class OptimizerConfig:
     """After warm-up: stay, or fall to `final_learning_rate_frac` by the run's last update."""
     final_learning_rate_frac: float = 0.1
     """Of the peak, at the last update."""
-    states: Literal["float32", "bfloat16"] = "float32"
-    """float32: masters and moments. bfloat16: no masters, and moments in the model's dtype: a third
-    of the memory, but changes below a 256th of a weight are lost; for comparisons. Adapters keep
-    float32."""
+    states: Literal["float32", "8bit", "bfloat16"] = "float32"
+    """float32: masters and moments. 8bit: float32 masters and moments in 8 bits (rl/eight_bit.py;
+    needs torchao), half of the memory. bfloat16: no masters, and moments in the model's dtype: a
+    third of the memory, but changes below a 256th of a weight are lost; for comparisons. Adapters
+    keep float32 for bfloat16."""
     offload: bool = False
     """Keep masters and moments in the host's memory and step there; nothing to do on CPU."""
 
@@ -93,19 +96,12 @@ class MasterOptimizer:
         self._summed: set[str] = set()
         self.masters: dict[str, Tensor] = {}
         for name, param in self._params.items():
-            if config.states == "float32" or self._factors:
+            if config.states != "bfloat16" or self._factors:
                 self.masters[name] = self._master(name, param, dtype)
             else:
                 param.data = param.detach().to(dtype)
                 self.masters[name] = param
-        self._adamw = torch.optim.AdamW(
-            list(self.masters.values()),
-            lr=config.learning_rate,
-            betas=config.betas,
-            eps=config.epsilon,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self._adamw = _adamw(self.masters.values(), config)
 
     def step(self, rate: float) -> float:
         """Clip, step, cast; gives the gradient's norm before clipping and forgets the gradients.
@@ -121,11 +117,14 @@ class MasterOptimizer:
             self.loss_scale, self._good_steps = self.loss_scale / 2, 0
             return norm
         clip = max(1.0, (norm + 1e-6) / self.config.max_grad_norm)
-        # The kernel divides by it on its way: a pass over all gradients less.
-        self._adamw.grad_scale = torch.tensor(self.loss_scale * clip)
-        for settings in self._adamw.param_groups:
-            settings["lr"] = rate
-        self._adamw.step()
+        if self.config.states == "8bit":
+            eight_bit_step(self._adamw, rate, self.loss_scale * clip)
+        else:
+            # The kernel divides by it on its way: a pass over all gradients less.
+            self._adamw.grad_scale = torch.tensor(self.loss_scale * clip)
+            for settings in self._adamw.param_groups:
+                settings["lr"] = rate
+            self._adamw.step()
         self.zero_grad()
         self.cast()
         self._grow()
@@ -148,7 +147,7 @@ class MasterOptimizer:
         tensors = {f"master/{name}": master.detach() for name, master in self.masters.items()}
         for name, master in self.masters.items():
             for key, value in self._adamw.state.get(master, {}).items():
-                tensors[f"{key}/{name}"] = value
+                tensors |= moment_tensors(f"{key}/{name}", value)
         if self.loss_scale > 1.0:
             tensors[LOSS_SCALE] = torch.tensor([self.loss_scale, float(self._good_steps)])
         return tensors
@@ -157,11 +156,12 @@ class MasterOptimizer:
         """Take back what `state` gave."""
         for name, master in self.masters.items():
             master.data.copy_(tensors[f"master/{name}"])
-            moments = {
-                key: tensors[f"{key}/{name}"].to(_home(key, master), copy=True)
-                for key in ("step", "exp_avg", "exp_avg_sq")
-                if f"{key}/{name}" in tensors
-            }
+            moments = {}
+            for key in ("exp_avg", "exp_avg_sq"):
+                if (moment := moment_from(f"{key}/{name}", tensors, master)) is not None:
+                    moments[key] = moment
+            if moments:
+                moments["step"] = tensors[f"step/{name}"].to("cpu", copy=True)
             self._adamw.state.pop(master, None)
             if moments:
                 self._adamw.state[master] = moments
@@ -209,5 +209,13 @@ class MasterOptimizer:
             self.loss_scale, self._good_steps = self.loss_scale * 2, 0
 
 
-def _home(key: str, master: Tensor) -> torch.device:
-    return torch.device("cpu") if key == "step" else master.device
+def _adamw(masters: Iterable[Tensor], config: OptimizerConfig) -> torch.optim.Optimizer:
+    settings = {
+        "lr": config.learning_rate,
+        "betas": config.betas,
+        "eps": config.epsilon,
+        "weight_decay": config.weight_decay,
+    }
+    if config.states == "8bit":
+        return eight_bit_adamw(masters, **settings)
+    return torch.optim.AdamW(list(masters), fused=True, **settings)

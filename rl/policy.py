@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
+from torch.autograd.graph import save_on_cpu
 from transformers import AutoModelForCausalLM
 
 from rl.attention import NAME as PACKED
@@ -43,6 +44,10 @@ class PolicyConfig:
     """Most tokens, prompts included, in one forward and backward pass."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them."""
+    activation_offload: bool = False
+    """Keep what the layers need for the backward pass in the host's memory until then. Without
+    gradient checkpointing that is much, weights included; with it each layer's input. Nothing
+    moves on a CPU."""
     compile: bool = True
     """Fuse each layer's element-wise work by torch.compile, where the device's compiler is
     installed (rl/compiling.py)."""
@@ -123,6 +128,16 @@ class Policy:
 
     def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Last hidden states [U, H], and where in them each token of the batch is, [T]."""
+        with self._activations():
+            return self._hidden(batch)
+
+    def _activations(self) -> AbstractContextManager[None]:
+        """Where what is saved for the backward pass of the work inside is kept."""
+        if not self.config.activation_offload:
+            return nullcontext()
+        return save_on_cpu(pin_memory=self.device.type == "cuda")
+
+    def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
         if self.packed:
             row = make_row(batch)
             try:
@@ -132,7 +147,7 @@ class Policy:
                 reason = " ".join(str(error).splitlines()[:2]) or type(error).__name__
                 logger.warning("layers are not compiled: %s", reason)
                 uncompile_layers(self.model)
-                return self.hidden(batch)
+                return self._hidden(batch)
         sequences = batch.token_ids.split(batch.lengths)
         states = torch.cat([single_hidden(self.model, ids) for ids in sequences])
         return states, torch.arange(len(states), device=states.device)
