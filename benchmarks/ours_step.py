@@ -133,14 +133,14 @@ def one_step(run: Any, work: StepWork, index: int) -> tuple[StepRow, list[Any]]:
         groups = sample_round(run, problems, index, index)
     run.folder.write_round(index, groups)
     with clock("update"):
-        train_on(run, trained_groups(run.config, groups), index, index)
+        train_on(run, trained_groups(run.config, groups), index, index, clock)
     times = clock.metrics()
     row = replace(
         described(groups),
         step_s=times["time/round_s"],
         publish_s=times["time/publish_s"],
         sample_s=times["time/sample_s"],
-        update_s=times["time/update_s"],
+        update_s=times["time/update_s"] + times["time/pack_s"],
         sampled_tokens=sum(sum(r.sampled) for g in groups for r in g.rollouts),
     )
     return row, groups
@@ -219,6 +219,7 @@ def groups_of(rollouts: FixedRollouts) -> list[Any]:
 
 def run_updates(run: Any, rollouts: FixedRollouts, given: Any, result: StepResult) -> None:
     """Timed updates on one batch, with one before and one after them under the memory watch."""
+    from rl.clock import Clock
     from rl.packing import pack
     from rl.train import train_on
 
@@ -229,7 +230,7 @@ def run_updates(run: Any, rollouts: FixedRollouts, given: Any, result: StepResul
         if watched:
             watch.start()
         began = time.perf_counter()
-        train_on(run, groups, index, index)
+        train_on(run, groups, index, index, Clock(report=run.report))
         seconds = time.perf_counter() - began
         if watched:
             watch.__exit__()

@@ -97,14 +97,14 @@ def one_step(run: Any, index: int, score: Timed) -> dict[str, float]:
         groups = run.collector.collect(problems, sampling, round_index=index, version=index)
     run.folder.write_round(index, groups)
     with clock("update"):
-        metrics = train_on(run, groups, index, index)
+        metrics = train_on(run, groups, index, index, clock)
     times = clock.metrics()
     rollouts = [r for group in groups for r in group.rollouts]
     return {
         "step_s": times["time/round_s"],
         "sample_s": times["time/sample_s"] - score.seconds,
         "score_s": score.seconds,
-        "update_s": times["time/update_s"],
+        "update_s": times["time/update_s"] + times["time/pack_s"],
         "publish_s": times["time/publish_s"],
         "other_s": times["time/other_s"],
         "sampled_tokens": sum(r.response.num_tokens for r in rollouts),

@@ -8,6 +8,7 @@ from typing import Any
 from rewards.problem import Problem
 from rollouts.collect import Collector
 from rollouts.rollout import Group
+from rollouts.timeline import Timeline
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,11 @@ class ShuffledCollector:
     """
 
     collector: Collector
+
+    @property
+    def timeline(self) -> Timeline:
+        """The collector's."""
+        return self.collector.timeline
 
     def collect(
         self,
@@ -41,5 +47,5 @@ def shuffled(group: Group, random: Random) -> Group:
     """The same rollouts with their scores permuted."""
     scores = [rollout.score for rollout in group.rollouts]
     random.shuffle(scores)
-    rollouts = tuple(replace(r, score=s) for r, s in zip(group.rollouts, scores, strict=True))
+    rollouts = tuple(r.rescored(s) for r, s in zip(group.rollouts, scores, strict=True))
     return replace(group, rollouts=rollouts)

@@ -49,7 +49,7 @@ def pass_adapter_gate(config: RunConfig, run: Trainer, data: Any) -> str:
     The engine is left with that adapter, as a version that the run does not have.
     """
     with random_adapter(run.policy.model):
-        run.engine.publish(run.policy.published().items(), run.engine.version + 1)
+        run.engine.publish(run.policy.published(), run.engine.version + 1)
         batch = drawn(config, run, data).sampled
         exact = run.policy.float32_copy()
         report = compare_batch(run.policy, exact, batch, config.train.temperature)

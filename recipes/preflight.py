@@ -19,6 +19,7 @@ from recipes.config import RunConfig
 from recipes.scoring import reward_of
 from rewards.problem import Problem
 from rl.checkpoint import checkpoint_bytes
+from rl.eight_bit import eight_bit_fault
 from rl.lora import adapter_size, settings_fault
 from rl.objective import loss_fault
 from rollouts.sampler import Split
@@ -66,6 +67,8 @@ def check_config(config: RunConfig) -> None:
         if fault:
             raise ValueError(fault)
     _check_sharding(config)
+    if config.optimizer.states == "8bit" and (fault := eight_bit_fault()):
+        raise ValueError(fault)
     reward_of(config)
     if config.engine.dtype != config.policy.dtype:
         raise ValueError(

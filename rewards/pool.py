@@ -23,7 +23,7 @@ from typing import Any
 from rewards.adapters import AdaptedReward, adapted
 from rewards.problem import Problem, Response, Score
 from rewards.purity import Purity, ScoreCache, cache_key, purity_of
-from rewards.scorer import check_outcome
+from rewards.scorer import TimedFuture, check_outcome
 from rewards.supervisor import Outcome, PoolClosedError, Supervisor, control
 
 CACHE_ENTRIES = 100_000
@@ -106,9 +106,9 @@ class RewardPool:
         """As the reward does."""
         return self.reward.takes_group
 
-    def submit(self, problem: Problem, responses: Sequence[Response]) -> Future[list[Score]]:
+    def submit(self, problem: Problem, responses: Sequence[Response]) -> TimedFuture:
         """One Score a response, later; at once if the reward is pure and has seen them."""
-        future: Future[list[Score]] = Future()
+        future = TimedFuture()
         key = cache_key(self._purity, problem, responses) if self._purity else None
         if key is not None and (known := self._cache.get(key)) is not None:
             future.set_result(known)

@@ -1,6 +1,7 @@
 """What scores responses, now or later: the protocol, and the scorer that uses no other process."""
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -14,6 +15,28 @@ from rewards.supervisor import Outcome, control
 logger = logging.getLogger(__name__)
 
 
+class TimedFuture(Future[list[Score]]):
+    """Scores to come, that will tell when they were worked on.
+
+    Attributes:
+        began, ended: When the work was done, by `time.perf_counter`; `began` is None before, and
+            where none was needed.
+    """
+
+    began: float | None = None
+    ended: float | None = None
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Note the time too."""
+        self.began = time.perf_counter()
+        return super().set_running_or_notify_cancel()
+
+    def set_result(self, result: list[Score]) -> None:
+        """Note the time too."""
+        self.ended = time.perf_counter()
+        super().set_result(result)
+
+
 @runtime_checkable
 class Scorer(Protocol):
     """Scores responses now or later; called with one response it waits."""
@@ -24,7 +47,7 @@ class Scorer(Protocol):
         ...
 
     def submit(self, problem: Problem, responses: Sequence[Response]) -> Future[list[Score]]:
-        """One Score a response, as soon as they are there."""
+        """One Score a response, as soon as they are there; a `TimedFuture` tells the time too."""
         ...
 
     def check(self, problem: Problem) -> None:
@@ -46,9 +69,10 @@ class Inline:
         """As the reward does."""
         return self.reward.takes_group
 
-    def submit(self, problem: Problem, responses: Sequence[Response]) -> Future[list[Score]]:
+    def submit(self, problem: Problem, responses: Sequence[Response]) -> TimedFuture:
         """A future that is done; what the reward raises is logged and becomes grader_error."""
-        future: Future[list[Score]] = Future()
+        future = TimedFuture()
+        future.set_running_or_notify_cancel()
         try:
             future.set_result(self.reward.score(problem, responses))
         except Exception as error:  # noqa: BLE001  the boundary: a reward is anyone's code

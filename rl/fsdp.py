@@ -93,3 +93,11 @@ def part_of(whole: Tensor, param: Tensor) -> Tensor:
         return whole
     mesh, placements = param.device_mesh, param.placements
     return distribute_tensor(whole, mesh, placements, src_data_rank=None).to_local()
+
+
+def assign(param: Tensor, tensor: Tensor) -> None:
+    """Let a parameter be `tensor`; a sharded one takes its values, FSDP knows its memory."""
+    if isinstance(param, DTensor):
+        local(param).copy_(tensor)
+    else:
+        param.data = tensor

@@ -189,9 +189,7 @@ def penalised(
     changed = []
     for index, group in enumerate(groups):
         rollouts = [
-            replace(
-                r, score=replace(r.score, value=r.score.value - costs.get((index, sample), 0.0))
-            )
+            r.rescored(replace(r.score, value=r.score.value - costs.get((index, sample), 0.0)))
             for sample, r in enumerate(group.rollouts)
         ]
         changed.append(replace(group, rollouts=tuple(rollouts)))

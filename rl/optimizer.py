@@ -6,13 +6,14 @@ also what is published.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from rl.eight_bit import eight_bit_adamw, eight_bit_step, moment_from, moment_tensors
 from rl.fsdp import gathered, is_sharded, local, part_of
 from rl.ranks import ALONE, Ranks
 
@@ -43,10 +44,11 @@ class OptimizerConfig:
     """After warm-up: stay, or fall to `final_learning_rate_frac` by the run's last update."""
     final_learning_rate_frac: float = 0.1
     """Of the peak, at the last update."""
-    states: Literal["float32", "bfloat16"] = "float32"
-    """float32: masters and moments. bfloat16: no masters, and moments in the model's dtype: a third
-    of the memory, but changes below a 256th of a weight are lost; for comparisons. Adapters keep
-    float32."""
+    states: Literal["float32", "8bit", "bfloat16"] = "float32"
+    """float32: masters and moments. 8bit: float32 masters and moments in 8 bits (rl/eight_bit.py;
+    needs torchao), half of the memory. bfloat16: no masters, and moments in the model's dtype: a
+    third of the memory, but changes below a 256th of a weight are lost; for comparisons. Adapters
+    keep float32 for bfloat16."""
     offload: bool = False
     """Keep masters and moments in the host's memory and step there; nothing to do on CPU."""
 
@@ -104,19 +106,12 @@ class MasterOptimizer:
         for name, param in self._params.items():
             if is_sharded(param):
                 self.masters[name] = local(param)
-            elif config.states == "float32" or self._factors:
+            elif config.states != "bfloat16" or self._factors:
                 self.masters[name] = self._master(name, param, dtype)
             else:
                 param.data = param.detach().to(dtype)
                 self.masters[name] = param
-        self._adamw = torch.optim.AdamW(
-            list(self.masters.values()),
-            lr=config.learning_rate,
-            betas=config.betas,
-            eps=config.epsilon,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self._adamw = _adamw(self.masters.values(), config)
 
     def step(self, rate: float) -> float:
         """Clip, step, cast; gives the gradient's norm before clipping and forgets the gradients.
@@ -131,11 +126,14 @@ class MasterOptimizer:
             self.loss_scale, self._good_steps = self.loss_scale / 2, 0
             return norm
         clip = max(1.0, (norm + 1e-6) / self.config.max_grad_norm)
-        # The kernel divides by it on its way: a pass over all gradients less.
-        self._adamw.grad_scale = torch.tensor(self.loss_scale * clip)
-        for settings in self._adamw.param_groups:
-            settings["lr"] = rate
-        self._adamw.step()
+        if self.config.states == "8bit":
+            eight_bit_step(self._adamw, rate, self.loss_scale * clip)
+        else:
+            # The kernel divides by it on its way: a pass over all gradients less.
+            self._adamw.grad_scale = torch.tensor(self.loss_scale * clip)
+            for settings in self._adamw.param_groups:
+                settings["lr"] = rate
+            self._adamw.step()
         self.zero_grad()
         self.cast()
         self._grow()
@@ -163,7 +161,8 @@ class MasterOptimizer:
             held = {"master": master.detach(), **self._adamw.state.get(master, {})}
             for kind in [kind for kind in kinds if kind in held]:  # in every process's order
                 whole = held[kind] if kind == "step" else gathered(held[kind], self._params[name])
-                tensors[f"{kind}/{name}"] = whole.cpu() if self._is_sharded else whole
+                whole = whole.cpu() if self._is_sharded else whole
+                tensors |= moment_tensors(f"{kind}/{name}", whole)
         if "step" in kinds and self.loss_scale > 1.0:
             tensors[LOSS_SCALE] = torch.tensor([self.loss_scale, float(self._good_steps)])
         return tensors
@@ -173,16 +172,17 @@ class MasterOptimizer:
         for name, master in self.masters.items():
             param = self._params[name]
             master.data.copy_(part_of(tensors[f"master/{name}"], param))
-            moments = {
-                key: part_of(tensors[f"{key}/{name}"], param if key != "step" else master)
-                for key in KINDS[1:]
-                if f"{key}/{name}" in tensors
-            }
+            moments = {}
+            for key in ("exp_avg", "exp_avg_sq"):
+                place = f"{key}/{name}"
+                mine = {place: part_of(tensors[place], param)} if place in tensors else tensors
+                if (moment := moment_from(place, mine, master)) is not None:
+                    moments[key] = moment
+            if moments:
+                moments["step"] = tensors[f"step/{name}"].to("cpu", copy=True)
             self._adamw.state.pop(master, None)
             if moments:
-                self._adamw.state[master] = {
-                    key: moment.to(_home(key, master), copy=True) for key, moment in moments.items()
-                }
+                self._adamw.state[master] = moments
         if LOSS_SCALE in tensors:
             self.loss_scale, self._good_steps = tensors[LOSS_SCALE].tolist()
         self.cast()
@@ -252,5 +252,13 @@ class MasterOptimizer:
             self.loss_scale, self._good_steps = self.loss_scale * 2, 0
 
 
-def _home(key: str, master: Tensor) -> torch.device:
-    return torch.device("cpu") if key == "step" else master.device
+def _adamw(masters: Iterable[Tensor], config: OptimizerConfig) -> torch.optim.Optimizer:
+    settings = {
+        "lr": config.learning_rate,
+        "betas": config.betas,
+        "eps": config.epsilon,
+        "weight_decay": config.weight_decay,
+    }
+    if config.states == "8bit":
+        return eight_bit_adamw(masters, **settings)
+    return torch.optim.AdamW(list(masters), fused=True, **settings)

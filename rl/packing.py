@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -119,7 +120,7 @@ def pack(groups: Sequence[Group], config: PackingConfig, *, keep_no_signal: bool
     rows: list[tuple[int, int, Rollout, float, float]] = []
     trained = [[r for r in group.rollouts if not _masked(r, config)] for group in groups]
     num_groups = sum(bool(members) for members in trained)
-    num_tokens = sum(sum(r.sampled) for members in trained for r in members)
+    num_tokens = sum(r.arrays.num_sampled for members in trained for r in members)
     rewards = [torch.tensor(_rewards(group, config), dtype=torch.float64) for group in groups]
     batch_std = batch_standard_deviation(rewards)
     for index, (group, members) in enumerate(zip(groups, trained, strict=True)):
@@ -164,7 +165,7 @@ def micro_batches(batch: Batch, max_tokens: int) -> Iterator[Batch]:
 def _divisor(rollout: Rollout, config: PackingConfig) -> int:
     """Of a completion's own sum: its sampled tokens, or the most that it could have had."""
     if config.normalise != "constant":
-        return sum(rollout.sampled)
+        return rollout.arrays.num_sampled
     if rollout.response.max_tokens < 1:
         raise ValueError(
             "packing.normalise constant divides by the token limit, which these rollouts do not "
@@ -186,22 +187,30 @@ def _rewards(group: Group, config: PackingConfig) -> list[float]:
 
 
 def _concatenate(rows: Sequence[tuple[int, int, Rollout, float, float]]) -> Batch:
-    ids, positions, segments, sampled, logprobs, advantages, weights = ([] for _ in range(7))
-    for index, sample, rollout, advantage, weight in rows:
-        size = len(rollout.token_ids)
-        ids += rollout.token_ids
-        positions += range(size)
-        segments += [(index, sample)] * size
-        sampled += rollout.sampled
-        logprobs += rollout.logprobs
-        advantages += [advantage * drawn for drawn in rollout.sampled]
-        weights += [weight * drawn for drawn in rollout.sampled]
+    """One batch of (group, sample, rollout, advantage, weight), in this order."""
+    if not rows:
+        return Batch(
+            token_ids=torch.zeros(0, dtype=torch.int64),
+            positions=torch.zeros(0, dtype=torch.int64),
+            segments=torch.zeros(0, 2, dtype=torch.int64),
+            sampled=torch.zeros(0, dtype=torch.bool),
+            behaviour_logprobs=torch.zeros(0),
+            advantages=torch.zeros(0),
+            token_weights=torch.zeros(0),
+        )
+    groups, samples, rollouts, advantages, weights = zip(*rows, strict=True)
+    arrays = [rollout.arrays for rollout in rollouts]
+    sizes = torch.tensor([len(a.token_ids) for a in arrays])
+    sampled = torch.from_numpy(np.concatenate([a.sampled for a in arrays]))
+    starts = sizes.cumsum(0) - sizes
     return Batch(
-        token_ids=torch.tensor(ids, dtype=torch.int64),
-        positions=torch.tensor(positions, dtype=torch.int64),
-        segments=torch.tensor(segments, dtype=torch.int64).reshape(-1, 2),
-        sampled=torch.tensor(sampled, dtype=torch.bool),
-        behaviour_logprobs=torch.tensor(logprobs, dtype=torch.float32),
-        advantages=torch.tensor(advantages, dtype=torch.float32),
-        token_weights=torch.tensor(weights, dtype=torch.float32),
+        token_ids=torch.from_numpy(np.concatenate([a.token_ids for a in arrays])),
+        positions=torch.arange(len(sampled)) - starts.repeat_interleave(sizes),
+        segments=torch.stack(
+            [torch.tensor(n).repeat_interleave(sizes) for n in (groups, samples)], 1
+        ),
+        sampled=sampled,
+        behaviour_logprobs=torch.from_numpy(np.concatenate([a.logprobs for a in arrays])),
+        advantages=torch.tensor(advantages, dtype=torch.float32).repeat_interleave(sizes) * sampled,
+        token_weights=torch.tensor(weights, dtype=torch.float32).repeat_interleave(sizes) * sampled,
     )

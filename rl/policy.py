@@ -3,7 +3,7 @@
 import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,14 +11,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
+from torch.autograd.graph import save_on_cpu
 from transformers import AutoModelForCausalLM
-from transformers.core_model_loading import revert_weight_conversion
 
 from rl.attention import NAME as PACKED
 from rl.compiling import compile_layers, compiled_layers, uncompile_layers
 from rl.dealing import computed, dealt, parts_of
 from rl.forward import known_fault, plain_attention, row_hidden, single_hidden
-from rl.fsdp import gathered, is_sharded, local, part_of, shard
+from rl.fsdp import assign, gathered, is_sharded, local, part_of, shard
 from rl.logprobs import sampled_logprobs
 from rl.lora import (
     LoraSettings,
@@ -30,6 +30,7 @@ from rl.lora import (
 )
 from rl.optimizer import MasterOptimizer, OptimizerConfig
 from rl.packing import Batch
+from rl.publish import CheckpointWeights
 from rl.ranks import ALONE, Ranks
 from rl.rows import make_row
 from rollouts.adapters import AdapterShape
@@ -48,6 +49,10 @@ class PolicyConfig:
     """Most tokens, prompts included, in one forward and backward pass."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them."""
+    activation_offload: bool = False
+    """Keep what the layers need for the backward pass in the host's memory until then. Without
+    gradient checkpointing that is much, weights included; with it each layer's input. Nothing
+    moves on a CPU."""
     compile: bool = True
     """Fuse each layer's element-wise work by torch.compile, where the device's compiler is
     installed (rl/compiling.py)."""
@@ -149,6 +154,16 @@ class Policy:
 
     def hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Last hidden states [U, H], and where in them each token of the batch is, [T]."""
+        with self._activations():
+            return self._hidden(batch)
+
+    def _activations(self) -> AbstractContextManager[None]:
+        """Where what is saved for the backward pass of the work inside is kept."""
+        if not self.config.activation_offload:
+            return nullcontext()
+        return save_on_cpu(pin_memory=self.device.type == "cuda")
+
+    def _hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
         if self.packed:
             row = make_row(batch)
             try:
@@ -158,7 +173,7 @@ class Policy:
                 reason = " ".join(str(error).splitlines()[:2]) or type(error).__name__
                 logger.warning("layers are not compiled: %s", reason)
                 uncompile_layers(self.model)
-                return self.hidden(batch)
+                return self._hidden(batch)
         sequences = batch.token_ids.split(batch.lengths)
         states = torch.cat([single_hidden(self.model, ids) for ids in sequences])
         return states, torch.arange(len(states), device=states.device)
@@ -210,25 +225,21 @@ class Policy:
             name: part.to(local(trained[name]).device) for name, part in parts.items()
         }
 
-    def published(self) -> dict[str, Tensor]:
-        """What an engine is given: the weights, or with LoRA the adapters alone.
+    def published(self) -> Mapping[str, Tensor]:
+        """What an engine is given, in order: the weights, or with LoRA the adapters alone.
 
-        The tensors are the ones that the trainer computes with, not copies, unless sharded.
+        The tensors are the ones that the trainer computes with, not copies, where it holds them
+        as an engine takes them; others are made on access.
         """
         return adapter_state(self.model) if self.adapter else self.weights()
 
-    def weights(self) -> dict[str, Tensor]:
-        """Weights in checkpoint format, as `save_pretrained` names and shapes them, plus the tied head.
-
-        With LoRA those of the base. No copies.
-        """
+    def weights(self) -> Mapping[str, Tensor]:
+        """Weights in checkpoint format (`CheckpointWeights`); with LoRA those of the base."""
         tied = set(getattr(self.model, "all_tied_weights_keys", None) or ())
-        state = {n: t for n, t in self._whole_state().items() if n not in tied}
-        state = revert_weight_conversion(self.model, state)
-        if "lm_head.weight" not in state:
-            name = next(n for n, p in self.model.named_parameters() if p is self.head)
-            state["lm_head.weight"] = state[name]
-        return state
+        state = {n: t for n, t in base_state(self.model).items() if n not in tied}
+        if self.sharded:  # gathered in the compute dtype
+            state = {n: t.to(self.dtype) if is_sharded(t) else t for n, t in state.items()}
+        return CheckpointWeights(self.model, state)
 
     def save_pretrained(self, folder: Path | None) -> None:
         """A plain checkpoint folder, in the compute dtype, with any adapters merged.
@@ -279,15 +290,9 @@ class Policy:
             reference = {n: torch.zeros_like(p) for n, p in trained.items()}  # adds nothing
         own = {n: local(p).clone() if self.sharded else p.data for n, p in trained.items()}
         try:
-            _assign(trained, reference)
+            for name, param in trained.items():
+                assign(param, reference[name])
             yield
         finally:
-            _assign(trained, own)
-
-
-def _assign(params: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
-    for name, param in params.items():
-        if is_sharded(param):
-            local(param).copy_(tensors[name])
-        else:
-            param.data = tensors[name]
+            for name, param in trained.items():
+                assign(param, own[name])

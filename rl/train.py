@@ -98,12 +98,13 @@ def train(run: Trainer, state: RunState) -> RunState:
             synchronise(run, state.updates, clock)
             with clock("sample"):
                 groups = sample_round(run, problems, index, state.updates)
+            clock.timeline.take(run.collector.timeline)
             run.folder.write_round(index, groups)
         else:
             run.ledger.draw(len(groups) - len(problems))  # what refills drew before the kill
         with clock("update"):
             run.engine.sleep()
-            updates = train_on(run, trained_groups(run.config, groups), index, state.updates)
+            updates = train_on(run, trained_groups(run.config, groups), index, state.updates, clock)
         state = RunState(
             round=index + 1, updates=state.updates + len(updates), drawn=dict(run.ledger.drawn)
         )
@@ -134,7 +135,7 @@ def synchronise(run: Trainer, version: int, clock: Clock) -> None:
     with clock("publish"):
         run.engine.wake("weights")
         if run.engine.version != version:
-            run.engine.publish(run.policy.published().items(), version)
+            run.engine.publish(run.policy.published(), version)
         run.engine.wake("kv_cache")
         run.engine.reset_prefix_cache()
 
@@ -180,7 +181,7 @@ def sampling_at(config: TrainConfig, updates: int) -> Sampling:
 
 
 def train_on(
-    run: Trainer, groups: Sequence[Group], index: int, updates_before: int
+    run: Trainer, groups: Sequence[Group], index: int, updates_before: int, clock: Clock
 ) -> list[dict[str, float]]:
     """All updates of a round; gives each one's metrics."""
     temperature = run.config.temperature
@@ -193,7 +194,8 @@ def train_on(
         groups = penalised(groups, reference, whole, run.loss.kl_coefficient)
     shares = minibatches(groups, run.config, index)
     keep = run.loss.keeps_no_signal
-    batches = [pack(share, run.packing, keep_no_signal=keep) for share in shares]
+    with clock("pack"):
+        batches = [pack(share, run.packing, keep_no_signal=keep) for share in shares]
     done: list[dict[str, float]] = []
     for batch in prepare(run.policy, batches, run.loss, temperature):
         count = updates_before + len(done)

@@ -1,19 +1,21 @@
 """From problems to scored groups: sample G completions each, score each as it finishes.
 
-Groups come back in the order their problems were drawn, never in the order they finished.
+What is scored is made into arrays meanwhile, by one thread of its own. Groups come back in the
+order their problems were drawn, never in the order they finished.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from rewards.problem import Problem, Response, Score, Verdict
-from rewards.scorer import Scorer
+from rewards.scorer import Scorer, TimedFuture
 from rollouts.rollout import Completion, Group, Request, Rollout, Sampling
 from rollouts.sampler import Sampler
 from rollouts.seeds import request_seed
+from rollouts.timeline import Timeline
 
 MIN_GROUP = 2
 
@@ -58,6 +60,9 @@ class Collector:
         score: The reward, at work beside the sampling (rewards.scorer).
         group_size: Completions for each problem, G.
         seed: Of the run; request seeds derive from (seed, round, problem, sample).
+        timeline: Spans since somebody last took them: engine (the sampler at work), score (each
+            call of the reward), flatten (rollouts made into arrays), and in this thread
+            score_wait and flatten_wait.
     """
 
     sampler: Sampler
@@ -67,6 +72,7 @@ class Collector:
     seed: int
     prefill: str = ""
     health: GraderHealth = field(default_factory=GraderHealth)
+    timeline: Timeline = field(default_factory=Timeline)
 
     def collect(
         self,
@@ -91,9 +97,14 @@ class Collector:
                 origin[request.id] = (row, sample)
                 requests.append(request)
         by_id = {request.id: request for request in requests}
-        scoring = _Scoring(score=self.score, health=self.health, group_size=self.group_size)
+        scoring = _Pending(
+            score=self.score,
+            health=self.health,
+            group_size=self.group_size,
+            timeline=self.timeline,
+        )
         try:
-            for completion in self.sampler.sample(requests):
+            for completion in self._sampled(requests):
                 row, sample = origin.pop(completion.request_id)
                 request = by_id[completion.request_id]
                 response = self._response(request, completion)
@@ -104,7 +115,7 @@ class Collector:
                 )
             rollouts = scoring.rollouts()
         finally:
-            scoring.cancel()
+            scoring.close()
         return [
             Group(
                 problem=problem,
@@ -112,6 +123,16 @@ class Collector:
             )
             for row, problem in enumerate(problems)
         ]
+
+    def _sampled(self, requests: Sequence[Request]) -> Iterator[Completion]:
+        """The sampler's completions; the time until each is the engine's."""
+        completions = iter(self.sampler.sample(requests))
+        while True:
+            with self.timeline("engine"):
+                completion = next(completions, None)
+            if completion is None:
+                return
+            yield completion
 
     def _request(
         self,
@@ -149,17 +170,17 @@ class _Sampled(NamedTuple):
 
 
 @dataclass(kw_only=True)
-class _Scoring:
-    """What is being scored, in the order in which it was submitted."""
+class _Pending:
+    """What is being scored, in the order in which it was submitted, and then made into arrays."""
 
     score: Scorer
     health: GraderHealth
     group_size: int
-    pending: deque[tuple[Problem, list[_Sampled], Future[list[Score]]]] = field(
-        default_factory=deque
-    )
+    timeline: Timeline
+    queue: deque[tuple[Problem, list[_Sampled], Future[list[Score]]]] = field(default_factory=deque)
     members: dict[int, list[_Sampled]] = field(default_factory=dict)
     done: dict[tuple[int, int], Rollout] = field(default_factory=dict)
+    thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(max_workers=1))
 
     def add(self, problem: Problem, sampled: _Sampled) -> None:
         """Submit a completion, or its whole group once that is there; take what is scored."""
@@ -170,29 +191,42 @@ class _Scoring:
             if len(members) < self.group_size:
                 return
             members.sort(key=lambda member: member.sample)
-        future = self.score.submit(problem, [member.response for member in members])
-        self.pending.append((problem, members, future))
-        while self.pending and self.pending[0][2].done():
+        with self.timeline("score_wait"):  # a scorer without processes of its own works here
+            future = self.score.submit(problem, [member.response for member in members])
+        self.queue.append((problem, members, future))
+        while self.queue and self.queue[0][2].done():
             self._take()
 
     def rollouts(self) -> dict[tuple[int, int], Rollout]:
-        """All of them by (row, sample), once the last is scored."""
-        while self.pending:
+        """All of them by (row, sample), once the last is scored and flattened."""
+        while self.queue:
+            with self.timeline("score_wait"):
+                wait([self.queue[0][2]])
             self._take()
+        with self.timeline("flatten_wait"):
+            self.thread.shutdown()
         return self.done
 
-    def cancel(self) -> None:
+    def close(self) -> None:
         """Let go of what is left, if something went wrong."""
-        for _, _, future in self.pending:
+        for _, _, future in self.queue:
             future.cancel()
+        self.thread.shutdown(cancel_futures=True)
 
     def _take(self) -> None:
-        problem, members, future = self.pending.popleft()
-        for member, score in zip(members, future.result(), strict=True):
+        problem, members, future = self.queue.popleft()
+        scores = future.result()
+        if isinstance(future, TimedFuture) and future.began is not None:
+            self.timeline.record("score", future.began, future.ended)
+        for member, score in zip(members, scores, strict=True):
             self.health.record(problem, member.response, score)
-            self.done[member.row, member.sample] = rollout_of(
-                member.request, member.completion, member.response, score
-            )
+            rollout = rollout_of(member.request, member.completion, member.response, score)
+            self.done[member.row, member.sample] = rollout
+            self.thread.submit(self._flatten, rollout)
+
+    def _flatten(self, rollout: Rollout) -> None:
+        with self.timeline("flatten"):
+            rollout.arrays  # noqa: B018  made here, kept by the rollout
 
 
 def graded(groups: Sequence[Group]) -> list[Group]:

@@ -137,13 +137,16 @@ class Engine:
             if pending:
                 self._core.abort_request(list(pending))
 
-    def publish(self, weights: Iterable[tuple[str, torch.Tensor]], version: int) -> Proof:
+    def publish(
+        self, weights: Mapping[str, torch.Tensor] | Iterable[tuple[str, torch.Tensor]], version: int
+    ) -> Proof:
         """Replace the weights, drop the prefix cache, and prove what the engine now computes with.
 
         Args:
-            weights: (name, tensor) as a saved checkpoint names and shapes them, plus
-                `lm_head.weight` where the head is tied. With LoRA the adapter, as
-                `LAYER.lora_A.weight` and `LAYER.lora_B.weight`, its factor in B.
+            weights: Tensors as a saved checkpoint names and shapes them, plus `lm_head.weight`
+                where the head is tied. Read in order, layer by layer, and by the proof again: a
+                mapping may make each on access. Pairs are kept until it is done. With LoRA the
+                adapter, as `LAYER.lora_A.weight` and `LAYER.lora_B.weight`, its factor in B.
             version: Stamped on every completion from now on.
 
         Raises WeightProofError, or EngineError where the engine refuses the weights; it must not
@@ -152,7 +155,7 @@ class Engine:
         self._assert_idle()
         if self._slot and not self._slot.base_is_proved:
             raise AssertionError("an adapter says nothing on an unknown base: prove_base first")
-        published = dict(weights)
+        published = weights if isinstance(weights, Mapping) else dict(weights)
         self._load(published, version)
         self.version = version
         return self.prove(published)

@@ -48,10 +48,14 @@ def prove(
     names = sorted(tensors)
     chosen = [name for index, name in enumerate(names) if index % num_parts == part % num_parts]
     for name in chosen:
-        expected = [published[source] for source in sources[name]]
-        for actual in _copies(*tensors[name]):
-            _compare(name, actual, expected)
+        _prove_tensor(name, tensors[name], [published[source] for source in sources[name]])
     return len(chosen), len(names)
+
+
+def _prove_tensor(name: str, held: tuple[nn.Module, str], expected: list[torch.Tensor]) -> None:
+    """One of the engine's; what it is compared with may have been made for it and goes with it."""
+    for actual in _copies(*held):
+        _compare(name, actual, expected)
 
 
 def _engine_tensors(

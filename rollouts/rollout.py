@@ -3,7 +3,11 @@
 A rollout is one flat token sequence; every array over tokens is aligned to `token_ids`.
 """
 
-from dataclasses import dataclass
+from array import array
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
 
 from rewards.problem import Problem, Response, Score
 
@@ -73,6 +77,26 @@ class Completion:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenArrays:
+    """A rollout's tuples as arrays, the part of packing that needs no other rollout.
+
+    Example: sampled ids (40, 2) after the prompt (1, 5, 6): token_ids [1 5 6 40 2], sampled
+    [F F F T T], logprobs [0 0 0 -0.1 -0.02], num_sampled 2.
+
+    Attributes:
+        token_ids: [T] int64.
+        sampled: [T] bool.
+        logprobs: [T] float32.
+        num_sampled: How many of `sampled` are True.
+    """
+
+    token_ids: np.ndarray
+    sampled: np.ndarray
+    logprobs: np.ndarray
+    num_sampled: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Rollout:
     """One scored sequence: a prompt and what was sampled after it, never re-tokenised.
 
@@ -94,6 +118,24 @@ class Rollout:
     response: Response
     score: Score
     versions: tuple[VersionSpan, ...]
+
+    @cached_property
+    def arrays(self) -> TokenArrays:
+        """The tokens as arrays, made once: by whoever asks first, in whatever thread."""
+        # Through the buffer protocol: two to five times as fast as numpy reads a tuple.
+        return TokenArrays(
+            token_ids=np.frombuffer(array("q", self.token_ids), dtype=np.int64),
+            sampled=np.frombuffer(bytes(self.sampled), dtype=np.bool_),
+            logprobs=np.frombuffer(array("f", self.logprobs), dtype=np.float32),
+            num_sampled=sum(self.sampled),
+        )
+
+    def rescored(self, score: Score) -> "Rollout":
+        """The same tokens, and the same arrays if they are made, under another score."""
+        other = replace(self, score=score)
+        if "arrays" in vars(self):
+            vars(other)["arrays"] = self.arrays
+        return other
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 Imports neither torch nor vLLM, so that a command line can speak before they load.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -38,8 +38,8 @@ class Sampler(Protocol):
         """Yield one completion a request, as they finish, in no promised order."""
         ...
 
-    def publish(self, weights: Iterable[tuple[str, Any]], version: int) -> None:
-        """Replace the weights by (checkpoint name, tensor) pairs and prove them."""
+    def publish(self, weights: Mapping[str, Any], version: int) -> None:
+        """Replace the weights by tensors under their checkpoint names, and prove them."""
         ...
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import rl.eight_bit
 from recipes import preflight
 from recipes.config import RunConfig
 from recipes.preflight import (
@@ -22,6 +23,7 @@ from recipes.preflight import (
 )
 from recipes.presets import PRESETS
 from rewards.problem import Problem
+from rl.optimizer import OptimizerConfig
 from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown
 from rollouts.tasks.dataset import Dataset
@@ -78,6 +80,13 @@ def jsonl(tmp_path: Path, *rows: dict) -> Dataset:
     file = tmp_path / "rows.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return Dataset(path=str(file))
+
+
+def test_8_bit_states_without_torchao_are_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rl.eight_bit, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"^optimizer.states is 8bit, which needs torchao: pip"):
+        check_config(RunConfig(optimizer=OptimizerConfig(states="8bit")))
+    check_config(RunConfig())
 
 
 def test_a_task_without_problems_is_refused_before_a_model_is_fetched(tmp_path: Path):

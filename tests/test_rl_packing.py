@@ -1,6 +1,7 @@
 """Whole groups to one batch: weights, advantages, order; and the cuts into micro-batches."""
 
-from dataclasses import replace
+import pickle
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from rewards.problem import Problem, Response, Score, Verdict
 from rl.packing import PackingConfig, micro_batches, pack
 from rl.rows import make_row
+from rollouts.records import encode_groups, read_groups
 from rollouts.rollout import Group, Rollout
 
 PROMPT = (5, 6)
@@ -312,6 +314,100 @@ def test_tokens_between_sampled_ones_are_not_trained():
     batch = packed(group(mixed, rollout((9,), 0.0)))
     assert batch.token_weights[:6].tolist() == [0, 0, 0.25, 0, 0, 0.25]
     assert (batch.advantages[:6] > 0).tolist() == list(mixed.sampled)
+
+
+def slow_batch(groups):
+    """Token by token, without a tensor: advantages not scaled, weighed by sequence."""
+    means = [sum(g.rewards) / len(g.rewards) for g in groups]
+    order = sorted(
+        (-sum(len(r.token_ids) for r in g.rollouts), i, -len(r.token_ids), s)
+        for i, g in enumerate(groups)
+        if g.has_signal
+        for s, r in enumerate(g.rollouts)
+    )
+    tokens = []
+    for _, i, _, s in order:
+        one = groups[i].rollouts[s]
+        advantage = one.score.value - means[i]
+        weight = 1 / (len(groups) * len(groups[i].rollouts) * sum(one.sampled))
+        for t, drawn in enumerate(one.sampled):
+            behaviour = one.logprobs[t]
+            trained = (advantage, weight) if drawn else (0.0, 0.0)
+            tokens.append((one.token_ids[t], t, i, s, drawn, behaviour, *trained))
+    return tokens
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(st.integers(1, 5), st.sampled_from([0.0, 0.5, 1.0])), min_size=2, max_size=5
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_any_groups_pack_as_token_by_token(shapes):
+    groups = [
+        group(
+            *(
+                rollout(range(10 * i, 10 * i + size), reward, prompt=(5,) * (i + 1))
+                for size, reward in members
+            )
+        )
+        for i, members in enumerate(shapes)
+    ]
+    batch = packed(*groups, advantage_scale="none")
+    found = zip(
+        batch.token_ids.tolist(),
+        batch.positions.tolist(),
+        *batch.segments.t().tolist(),
+        batch.sampled.tolist(),
+        batch.behaviour_logprobs.tolist(),
+        batch.advantages.tolist(),
+        batch.token_weights.tolist(),
+        strict=True,
+    )
+    for token, expected in zip(found, slow_batch(groups), strict=True):
+        assert token == pytest.approx(expected, abs=1e-6)
+
+
+def bits(batch):
+    """Every array of a batch as bytes: zeros of either sign are told apart."""
+    held = [getattr(batch, field.name) for field in fields(batch)]
+    return [array.numpy().tobytes() for array in held if array is not None]
+
+
+def test_a_round_read_from_its_file_packs_to_the_same_bits(tmp_path):
+    groups = [
+        group(rollout((8, 2), 1.0), rollout((9,), 0.0)),
+        group(*(rollout((7,) * (i + 1), i / 3) for i in range(4))),
+    ]
+    groups = [  # logprobs that float32 has to round
+        replace(
+            g,
+            rollouts=tuple(
+                replace(r, logprobs=tuple(p / 3 for p in r.logprobs)) for r in g.rollouts
+            ),
+        )
+        for g in groups
+    ]
+    path = tmp_path / "round"
+    path.write_bytes(encode_groups(groups))
+    fresh = packed(*groups)
+    assert bits(packed(*read_groups(path))) == bits(fresh)
+    assert bits(packed(*pickle.loads(pickle.dumps(groups)))) == bits(fresh)
+
+
+def test_another_score_keeps_the_arrays_of_the_tokens():
+    one = rollout((8, 2), 1.0)
+    arrays = one.arrays
+    other = one.rescored(Score(value=0.25, verdict=Verdict.WRONG))
+    assert other.arrays is arrays
+    assert other.score.value == 0.25
+    assert replace(other, score=one.score) == one  # arrays are no part of what a rollout is
+    changed = replace(one, token_ids=(5, 6, 8, 3))
+    assert changed.arrays.token_ids.tolist() == [5, 6, 8, 3]
 
 
 def test_cut_and_to_carry_every_array():

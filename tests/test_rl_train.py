@@ -5,6 +5,7 @@ import pytest
 
 import rl.train
 from rewards.problem import Problem, Response, Score, Verdict
+from rl.clock import Clock
 from rl.objective import LossConfig
 from rl.optimizer import OptimizerConfig
 from rl.packing import PackingConfig
@@ -29,6 +30,11 @@ class Numbered:
     """Stands for a group where only its identity matters."""
 
     index: int
+
+
+class Silent:
+    def phase(self, name):
+        pass
 
 
 @dataclass(kw_only=True)
@@ -183,7 +189,7 @@ def test_the_kl_is_taken_from_every_completion_in_a_groups_mean(monkeypatch, tru
         loss=LossConfig(kl="k1_reward", kl_coefficient=0.25),
         policy=SimpleNamespace(reference_logprobs=reference_logprobs, optimizer=optimizer),
     )
-    train_on(run, [Group(problem=problem, rollouts=tuple(rollouts))], 0, 0)
+    train_on(run, [Group(problem=problem, rollouts=tuple(rollouts))], 0, 0, Clock(report=Silent()))
     (batch,) = trained
     found = dict(
         zip(batch.token_ids[batch.sampled].tolist(), batch.advantages[batch.sampled], strict=True)

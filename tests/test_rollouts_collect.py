@@ -196,8 +196,9 @@ def test_a_group_left_with_one_member_is_dropped():
 
 def test_a_round_without_any_group_left_stops_the_run():
     # Four failures of four: too few for the health count, and yet nothing to train on.
+    groups = collect(collector(failing_for("0/0", "0/1", "0/2", "0/3")), PROBLEMS[:1])
     with pytest.raises(GraderFailureError, match="a whole round"):
-        collect(collector(failing_for("0/0", "0/1", "0/2", "0/3")), PROBLEMS[:1])
+        graded(groups)
 
 
 def test_too_many_failures_stop_the_run_with_an_example():
@@ -395,3 +396,57 @@ def test_a_pool_gives_the_scores_of_the_reward_itself(workers):
     with RewardPool(numeric_reward, ScoringConfig(workers=workers, memory_gib=1.0)) as pool:
         pooled = collect(collector(pool, order=answers))
     assert pooled == collect(collector(numeric_reward))
+
+
+def test_rollouts_are_made_into_arrays_while_others_are_still_being_sampled():
+    made = collector(order=keep_order)
+    flattened = []
+
+    class Slow(ScriptedSampler):
+        def sample(self, requests):
+            for number, one in enumerate(super().sample(requests)):
+                if number == 8:
+                    deadline = time.monotonic() + 10
+                    # The eighth is given to the thread when the ninth is there.
+                    while len(made.timeline.spans.get("flatten", ())) < 7:
+                        assert time.monotonic() < deadline, "nothing was flattened meanwhile"
+                        time.sleep(0.001)
+                    flattened.append(len(made.timeline.spans["flatten"]))
+                yield one
+
+    groups = collect(replace(made, sampler=Slow(keep_order)))
+    assert flattened[0] >= 7
+    for rollout in (rollout for group in groups for rollout in group.rollouts):
+        arrays = vars(rollout)["arrays"]  # made already
+        assert arrays.token_ids.tolist() == list(rollout.token_ids)
+        assert arrays.sampled.tolist() == list(rollout.sampled)
+        assert arrays.logprobs.tolist() == list(rollout.logprobs)  # eighths: exact in float32
+        assert arrays.num_sampled == 3
+
+
+def test_the_time_line_says_what_was_sampled_scored_and_waited_for():
+    def slow(problem, response):
+        time.sleep(0.01)
+        return right_if_even(problem, response)
+
+    with RewardPool(right_if_even, ScoringConfig(workers=1, memory_gib=1.0)) as pool:
+        made = collector(pool)
+        collect(made)
+        spans = made.timeline.spans
+        # One engine span a completion and one that finds the end; twelve scores and flattenings.
+        found = {name: len(spans[name]) for name in ("engine", "score", "flatten", "flatten_wait")}
+        assert found == {"engine": 13, "score": 12, "flatten": 12, "flatten_wait": 1}
+        assert all(began <= ended for times in spans.values() for began, ended in times)
+    # Scored in this thread: nothing of it can run beside the engine, and all of it is waited for.
+    made = collector(slow)
+    collect(made)
+    assert made.timeline.seconds("score") >= 0.12
+    assert made.timeline.beside("score", "engine") == 0.0
+    assert made.timeline.seconds("score_wait") >= made.timeline.seconds("score")
+
+
+def test_a_scorer_that_tells_no_times_leaves_them_out():
+    made = collector(ThreadedScorer(right_if_even))
+    collect(made)
+    assert "score" not in made.timeline.spans
+    assert len(made.timeline.spans["flatten"]) == 12

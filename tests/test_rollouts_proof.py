@@ -4,6 +4,7 @@ Each fault comes after an honest publish, or hides inside one, as a bug of the e
 what was published is right every time.
 """
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -231,6 +232,51 @@ def test_weights_that_never_arrived(monkeypatch, proved: Engine, weights):
     monkeypatch.setattr(proved._llm, "collective_rpc", lambda *args, **kwargs: None)
     with pytest.raises(WeightProofError, match="differ from what was published"):
         proved.publish(new_weights(weights).items(), proved.version + 1)
+
+
+# How much of it there is at once.
+
+
+class MadeOnAccess(Mapping):
+    """Copies of tensors, and the most elements of such copies that were alive at once."""
+
+    def __init__(self, tensors):
+        self.tensors, self.alive, self.most, self.asked = tensors, 0, 0, []
+
+    def __getitem__(self, name):
+        made = self.tensors[name].clone()
+        self.asked.append(name)
+        self.alive += made.numel()
+        self.most = max(self.most, self.alive)
+        weakref.finalize(made.untyped_storage(), self.gone, made.numel())
+        return made
+
+    def gone(self, count):
+        self.alive -= count
+
+    def __contains__(self, name):
+        return name in self.tensors
+
+    def __iter__(self):
+        return iter(self.tensors)
+
+    def __len__(self):
+        return len(self.tensors)
+
+
+def test_weights_stream_through_the_engine_and_its_proof(proved: Engine, weights):
+    made = MadeOnAccess(weights)
+    assert proved.publish(made, proved.version + 1).num_checked > 0
+    assert made.asked[: len(weights)] == list(weights)
+    # Of 361,856: head and embedding, which wait for vLLM's padding to the end, and a layer's MLP.
+    assert made.most <= 2 * 33_152 + 3 * 32_768
+    made.asked.clear()
+    made.most = 0
+    proof = proved.prove(made, whole=True)
+    assert proof.num_checked == proof.num_total
+    assert sorted(made.asked) == sorted(weights)
+    assert made.most == 2 * 32_768  # gate and up, which the engine holds as one
+    assert made.alive == 0
 
 
 # Which tensors were published.
