@@ -83,7 +83,7 @@ def length_figures(bench: Any, work: Path) -> dict[str, Any]:
         paths[-1],
     )
     wide = ("--micro-batch-tokens", 8448, "--rollouts")
-    arguments = (work, OUT, *wide, *paths[:-1], "--updates", 2)
+    arguments = (work, OUT, *wide, *paths[:-1], "--updates", 1)
     ours = bench.run(Part(name="lengths", module="ours_step", arguments=arguments, expected_s=150))
     arguments = (work, OUT, "--no-floor", *wide, paths[-1], "--updates", 1)
     longest = bench.run(

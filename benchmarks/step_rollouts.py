@@ -67,8 +67,8 @@ def alike(num_tokens: int, group: int) -> Shape:
 SHAPES = {
     "short": Shape(problems=8, group=8, prompt_tokens=45, max_tokens=64),
     "long": Shape(problems=4, group=16, prompt_tokens=256, max_tokens=1024, median_tokens=256),
-    "512": alike(512, 16),
-    "2048": alike(2048, 4),
+    "512": alike(512, 8),
+    "2048": alike(2048, 2),
     "4096": alike(4096, 2),
     "8192": Shape(problems=1, group=2, prompt_tokens=45, max_tokens=8192, fixed_tokens=(8192, 64)),
 }
@@ -173,7 +173,7 @@ def document_work(
     """Pieces of documents as prompts, and lengths drawn as the shape has them.
 
     Only pieces that a tokenizer turns back into the same ids are taken. The first step, which
-    warms up, has an eighth of the lengths.
+    warms up, has an eighth of the lengths and one group with signal.
     """
     stream, rng = document_ids(tokenizer), random.Random(seed)
 
@@ -192,6 +192,7 @@ def document_work(
         prompts=tuple(tuple(ids for ids, _ in row) for row in pieces),
         texts=tuple(tuple(text for _, text in row) for row in pieces),
         lengths=tuple(tuple(tuple(group) for group in row) for row in lengths),
+        signal_groups=(1, *[shape.problems] * (steps - 1)),
         group=shape.group,
         max_tokens=shape.max_tokens,
         learning_rate=learning_rate,

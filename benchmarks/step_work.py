@@ -61,6 +61,8 @@ class StepWork:
     """Of sampling."""
     lengths: tuple[tuple[tuple[int, ...], ...], ...] | None = None
     """[S][P][G] tokens of each completion, which no end token ends earlier; None: the model decides."""
+    signal_groups: tuple[int, ...] | None = None
+    """[S] how many of a step's groups, the first, the coin is thrown for; None: all of them."""
     time_to_accuracy: TimeToAccuracy | None = None
     """None: the coin decides, and every step is run."""
 
@@ -251,7 +253,8 @@ def rewards_of(work: StepWork, step: int, texts: Sequence[Sequence[str]]) -> lis
 def reward_of(work: StepWork, step: int, row: int, text: str) -> float:
     """The reward of one completion of a step's prompt."""
     if work.time_to_accuracy is None:
-        return coin_value(text)
+        thrown = work.signal_groups is None or row < work.signal_groups[step]
+        return coin_value(text) if thrown else 0.0
     from rewards.mathematics import numeric_reward
     from rewards.problem import Problem, Response
 

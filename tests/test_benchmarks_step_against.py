@@ -1,12 +1,17 @@
 """The driver of the step benchmark: its search, its figures and its table."""
 
+import json
+from itertools import pairwise
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks import floor, step_cases
 from benchmarks.floor import attention_seconds
-from benchmarks.step_against import Bench
+from benchmarks.step_against import Bench, run_all
 from benchmarks.step_cases import fastest, fits, long_variants
 from benchmarks.step_figures import (
     against_best,
@@ -96,11 +101,12 @@ def test_the_long_case_has_a_timed_step_first_and_a_slice(tmp_path):
     lengths = (((1, 2),), ((90, 400),))
     work = StepWork(
         model="m", prompts=(((1,),), ((2,),)), texts=(("a",), ("b",)),
-        group=2, max_tokens=1024, lengths=lengths,
+        group=2, max_tokens=1024, lengths=lengths, signal_groups=(0, 1),
     )  # fmt: skip
     write(tmp_path / "long-work.json", work)
     timed, sliced = map(read_work, long_variants(tmp_path / "long-work.json"))
     assert (timed.prompts[0], timed.flat_lengths(0)) == (((2,),), [90, 400])
+    assert timed.signal_groups == (1, 0)
     assert (sliced.prompts[0], sliced.lengths, sliced.max_tokens) == (((2,),), None, 64)
 
 
@@ -168,3 +174,53 @@ def test_the_faster_trl_that_gets_there_counts():
     assert speedup(found(10.0, None, 50.0)) == 5.0
     assert speedup(found(10.0, None, None)) is None
     assert speedup(found(None, 70.0, 50.0)) is None
+
+
+def written(folder, arguments):
+    """What the parts of the driver leave behind, with seconds that are easy to divide."""
+    options = dict(pairwise(arguments))
+    if arguments[0] == "work":
+        lengths = (((1, 2),), ((90, 400),)) if options.get("--case") == "long" else None
+        signal = (1, 1) if lengths else None
+        work = StepWork(
+            model="m", prompts=(((1,),), ((2,),)), texts=(("a",), ("b",)), group=2,
+            max_tokens=1024, lengths=lengths, signal_groups=signal,
+        )  # fmt: skip
+        return write(Path(arguments[1]), work)
+    if arguments[0] == "rollouts":
+        shapes = arguments[arguments.index("--shapes") + 1 :]
+        for name in shapes:
+            for frac in ("0", "0.5", "0.8"):
+                (folder / f"rollouts-{name}-{frac}.json").write_text("{}")
+        return None
+    if "--gradients" in options:
+        return save_file({"w": torch.tensor([3.0, 4.0])}, options["--gradients"])
+    floors = [{"batch": i, "bare_s": 4.0, "gemm_s": 1.5, "attention_s": 0.5} for i in range(3)]
+    rows = [StepRow(step_s=8.0, update_s=4.0, sample_s=4.0, batch=i) for i in range(3)]
+    if "--rollouts" not in options and "--no-floor" not in arguments:
+        rows, floors = rows[:1], floors[:1]
+    return StepResult(
+        subject="x", steps=tuple(rows), peak_memory_bytes=10**9,
+        extra={"floors": floors, "update_over_floor": 1.2},
+    ).write(Path(arguments[1]))  # fmt: skip
+
+
+def test_both_cases_give_their_figures(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Bench, "_call", lambda bench, module, given: written(tmp_path, given))
+    found = run_all(Bench(folder=tmp_path), ["short", "long"])
+    same = {
+        "step_over_floor", "step_speedup_best_trl", "step_speedup_default_trl",
+        "step_speedup_minimal", "memory_frac_best_trl",
+    }  # fmt: skip
+    assert same <= set(found["short"]) & set(found["long"])
+    assert {"update_gemm_frac", "gradient_cosine"} <= set(found["short"])
+    assert {"update_floor_frac_512", "update_floor_frac_4096"} <= set(found["long"])
+    assert found["long"]["completion_8192_peak_bytes"] == 10**9
+    # the floor is 4 + 1.5, and in the long case its attention too
+    assert found["short"]["step_over_floor"] == 8 / 5.5
+    assert found["long"]["step_over_floor"] == 8 / 6.0
+    # the slice's 4 s for 64 tokens up to 400, and 4 s of update, over 8
+    assert found["long"]["step_speedup_default_trl"] == (4 * 400 / 64 + 4) / 8
+    assert found["short"]["gradient_cosine"] == pytest.approx(1.0)
+    assert json.loads((tmp_path / "report.json").read_text()).keys() == {"short", "long"}
+    assert "TRL, best" in capsys.readouterr().out

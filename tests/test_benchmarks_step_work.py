@@ -146,6 +146,8 @@ def test_the_coin_falls_on_both_sides():
 def test_rewards_follow_the_coin_or_the_answers():
     texts = [["8", "9"], ["2", "two"]]
     assert rewards_of(a_work(), 0, texts) == [[coin_value(t) for t in group] for group in texts]
+    first = rewards_of(a_work(signal_groups=(2, 1, 2)), 1, texts)
+    assert first == [[coin_value(text) for text in texts[0]], [0.0, 0.0]]
     goal = TimeToAccuracy(answers=ANSWERS, target=0.5)
     assert rewards_of(a_work(time_to_accuracy=goal), 0, texts)[0] == [1.0, 0.0]
 
