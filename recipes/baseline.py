@@ -46,21 +46,17 @@ ASKS: tuple[Ask, ...] = (as_trained, question_alone, with_examples, step_by_step
 
 
 def best_prompt(
-    validation: EvalConfig,
-    test: EvalConfig,
-    data: Any,
-    sample: Callable[..., EvalResult],
-    max_tokens: int,
-    base: EvalResult,
+    config: Any, data: Any, sample: Callable[..., EvalResult], base: EvalResult
 ) -> EvalResult:
     """Choose among `ASKS` on the validation split, then measure the choice on the test split.
 
     Where the choice is training's prompt, `base` is that measurement: the same requests with the
-    same seeds would give the same numbers again. A way to ask whose prompt and completion are longer than the engine's `max_tokens` is left out;
-    that of training is always tried.
+    same seeds would give the same numbers again. A way to ask whose prompt and completion are
+    longer than the engine's `data.max_tokens` is left out; that of training is always tried.
     """
     examples = data.problems["train"][:: max(1, len(data.problems["train"]) // NUM_EXAMPLES)]
     examples = examples[:NUM_EXAMPLES]
+    validation, test = config.validation, config.test
     completion = max(validation.max_tokens, test.max_tokens)
 
     def rendered(problem: Problem, ask: Ask) -> tuple[int, ...]:
@@ -73,7 +69,7 @@ def best_prompt(
     problems = [*data.selected(validation), *data.selected(test)]
     asks = [as_trained]
     for ask in ASKS[1:] if data.renderer.config.template == "chat" else ASKS[1:2]:
-        if max(len(rendered(p, ask)) for p in problems) + completion <= max_tokens:
+        if max(len(rendered(p, ask)) for p in problems) + completion <= data.max_tokens:
             asks.append(ask)
     best = max(asks, key=lambda ask: measured(validation, ask).pass_at_1)
     if best is as_trained:

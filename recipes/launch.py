@@ -206,9 +206,7 @@ def _start(config: RunConfig, run: Trainer, data: Data, state: RunState) -> None
             run.report.phase("base, best prompt")
             sample = partial(_sampled, run.engine, data)
             base = EvalResult.from_json(run.folder.read_eval("base"))
-            result = best_prompt(
-                config.validation, config.test, data, sample, data.max_tokens, base
-            )
+            result = best_prompt(config, data, sample, base)
             run.folder.write_eval("base-best-prompt", result.to_json())
 
 
