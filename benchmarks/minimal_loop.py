@@ -10,7 +10,6 @@ update. `--eager` leaves the compiler out.
 
 import argparse
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,9 +53,9 @@ class Sampler:
             disable_log_stats=True,
         )
 
-    def sample(self, prompts: Sequence[Ids]) -> tuple[list[tuple[Ids, ...]], list[Any]]:
-        """Completions [P][G] of prompts [P] and the logprobs of their tokens, all at once."""
-        return sample_bare(self.llm, self.work, prompts)
+    def sample(self, step: int) -> tuple[list[tuple[Ids, ...]], list[Any]]:
+        """Completions [P][G] of a step's prompts and the logprobs of their tokens, all at once."""
+        return sample_bare(self.llm, self.work, step)
 
     def publish(self, weights: dict[str, Any]) -> None:
         """Give the engine new weights; what it computed of prompts is dropped."""
@@ -65,27 +64,34 @@ class Sampler:
         self.llm.reset_prefix_cache()
 
 
-def sample_bare(
-    llm: Any, work: StepWork, prompts: Sequence[Ids]
-) -> tuple[list[tuple[Ids, ...]], list[Any]]:
-    """Bare vLLM without seeds: completions [P][G] of prompts [P] and their tokens' logprobs."""
+def sample_bare(llm: Any, work: StepWork, step: int) -> tuple[list[tuple[Ids, ...]], list[Any]]:
+    """Bare vLLM without seeds: completions [P][G] of a step's prompts and their tokens' logprobs."""
     from vllm import SamplingParams
     from vllm.inputs import TokensPrompt
     from vllm.sampling_params import RequestOutputKind
 
-    params = SamplingParams(
-        n=work.group,
-        temperature=work.temperature,
-        max_tokens=work.max_tokens,
-        logprobs=0,
-        flat_logprobs=True,
-        detokenize=False,
-        output_kind=RequestOutputKind.FINAL_ONLY,
-    )
-    inputs = [TokensPrompt(prompt_token_ids=list(ids)) for ids in prompts]
-    outputs = [request.outputs for request in llm.generate(inputs, params, use_tqdm=False)]
-    ids = [tuple(tuple(one.token_ids) for one in group) for group in outputs]
-    return ids, [tuple(tuple(one.logprobs.logprobs) for one in group) for group in outputs]
+    lengths = work.flat_lengths(step)
+    params = [
+        SamplingParams(
+            temperature=work.temperature,
+            max_tokens=length or work.max_tokens,
+            ignore_eos=length is not None,
+            logprobs=0,
+            flat_logprobs=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        for length in lengths or [None] * (work.problems * work.group)
+    ]
+    inputs = [
+        TokensPrompt(prompt_token_ids=list(ids))
+        for ids in work.prompts[step]
+        for _ in range(work.group)
+    ]
+    drawn = [request.outputs[0] for request in llm.generate(inputs, params, use_tqdm=False)]
+    groups = [drawn[i : i + work.group] for i in range(0, len(drawn), work.group)]
+    ids = [tuple(tuple(one.token_ids) for one in group) for group in groups]
+    return ids, [tuple(tuple(one.logprobs.logprobs) for one in group) for group in groups]
 
 
 class Loop:
@@ -101,7 +107,7 @@ class Loop:
         self.sampler.publish(self.learner.weights())
         published = time.perf_counter()
         prompts = self.work.prompts[index]
-        completions, logprobs = self.sampler.sample(prompts)
+        completions, logprobs = self.sampler.sample(index)
         texts = [
             self.tokenizer.batch_decode(group, skip_special_tokens=True) for group in completions
         ]
@@ -143,47 +149,32 @@ def described(learner: Any, rollouts: FixedRollouts) -> StepRow:
     )
 
 
-def run_work(work: StepWork, learner: Any, out: Path, result: StepResult) -> FixedRollouts:
+def run_work(work: StepWork, learner: Any, out: Path, result: StepResult, watch: MemoryWatch):
     """Every step of the work; gives the last step's rollouts."""
-    with MemoryWatch() as watch:
-        loop = Loop(work, learner)
+    loop = Loop(work, learner)
     result = replace(result, kv_pool_bytes=work.kv_gib * 2**30)
     rows: list[StepRow] = []
-    peak = watch.peak
     for index in range(len(work.prompts)):
-        if work.watched(index):
-            with MemoryWatch() as watch:
-                row = replace(loop.step(index), watched=True)
-            peak = max(peak, watch.peak)
-        else:
-            row = loop.step(index)
-        rows.append(row)
-        replace(result, steps=tuple(rows), peak_memory_bytes=peak).write(out)
+        rows.append(replace(loop.step(index), warm_up=work.warms_up(index)))
+        replace(result, steps=tuple(rows), peak_memory_bytes=watch.peak).write(out)
         if good_enough(work, rows):
             break
     return loop.rollouts
 
 
 def run_updates(
-    rollouts: FixedRollouts, learner: Any, num_updates: int, out: Path, result: StepResult
+    batches: list[FixedRollouts], learner: Any, given: Any, result: StepResult, watch: MemoryWatch
 ) -> None:
-    """Timed updates on one batch, with one before and one after them under the memory watch."""
+    """Timed updates on each batch, after one for warming up."""
     rows: list[StepRow] = []
-    peak = 0
-    for index in range(num_updates + 2):
-        watched = index in (0, num_updates + 1)
-        watch = MemoryWatch()
-        if watched:
-            watch.start()
-        began = time.perf_counter()
-        learner.update(rollouts)
-        ended = time.perf_counter()
-        if watched:
-            watch.__exit__()
-            peak = max(peak, watch.peak)
-        row = replace(described(learner, rollouts), watched=watched)
-        rows.append(replace(row, step_s=ended - began, update_s=ended - began))
-        replace(result, steps=tuple(rows), peak_memory_bytes=peak).write(out)
+    for batch, rollouts in enumerate(batches):
+        for index in range(given.updates + 1):
+            began = time.perf_counter()
+            learner.update(rollouts)
+            spent = time.perf_counter() - began
+            row = replace(described(learner, rollouts), warm_up=index == 0, batch=batch)
+            rows.append(replace(row, step_s=spent, update_s=spent))
+            replace(result, steps=tuple(rows), peak_memory_bytes=watch.peak).write(given.out)
 
 
 def main() -> None:
@@ -194,12 +185,18 @@ def main() -> None:
     parser.add_argument("--states", choices=("float32", "bf16"), default="float32")
     parser.add_argument("--micro-batch-tokens", type=int, default=2560, help="padding included")
     parser.add_argument("--eager", action="store_true", help="leave the compiler out")
-    parser.add_argument("--rollouts", type=Path, help="update alone, on this batch")
-    parser.add_argument("--updates", type=int, default=3, help="timed, with --rollouts")
+    parser.add_argument("--rollouts", type=Path, nargs="+", help="updates alone, on these batches")
+    parser.add_argument("--updates", type=int, default=3, help="timed of each, with --rollouts")
     parser.add_argument("--gradients", type=Path, help="write the batch's gradient and stop")
     parser.add_argument("--no-floor", action="store_true", help="no profile, no matrix products")
     given = parser.parse_args()
     prepare_process()
+    with MemoryWatch() as watch:
+        run(given, watch)
+
+
+def run(given: argparse.Namespace, watch: MemoryWatch) -> None:
+    """What the command line asks for."""
     import torch
 
     from benchmarks.minimal_update import Learner
@@ -215,19 +212,19 @@ def main() -> None:
         micro_batch_tokens=given.micro_batch_tokens,
         compiled=not given.eager,
     )
+    batches = [read_rollouts(path) for path in given.rollouts or ()]
     if given.gradients:
-        return write_gradients(learner, read_rollouts(given.rollouts), given.gradients)
+        return write_gradients(learner, batches[0], given.gradients)
     settings = {name: str(value) for name, value in vars(given).items()}
     result = StepResult(subject="minimal_loop", settings=settings, versions=versions())
-    if given.rollouts:
-        rollouts = read_rollouts(given.rollouts)
-        run_updates(rollouts, learner, given.updates, given.out, result)
+    if batches:
+        run_updates(batches, learner, given, result, watch)
     else:
-        rollouts = run_work(work, learner, given.out, result)
+        batches = [run_work(work, learner, given.out, result, watch)]
     if not given.no_floor:
         from benchmarks.minimal_floor import add_floor
 
-        add_floor(learner, rollouts, given.out)
+        add_floor(learner, batches[0], given.out)
 
 
 def write_gradients(learner: Any, rollouts: FixedRollouts, path: Path) -> None:

@@ -15,9 +15,9 @@ from typing import Any
 
 from benchmarks.memory import MemoryWatch
 from benchmarks.minimal_loop import sample_bare
-from benchmarks.step import Silent, gemm_seconds
+from benchmarks.ours_updates import described, run_updates, write_gradients
+from benchmarks.step import Silent
 from benchmarks.step_work import (
-    FixedRollouts,
     StepResult,
     StepRow,
     StepWork,
@@ -146,116 +146,61 @@ def one_step(run: Any, work: StepWork, index: int) -> tuple[StepRow, list[Any]]:
     return row, groups
 
 
-def described(groups: list[Any]) -> StepRow:
-    """The sizes of an update, without its times."""
-    trained = [r for group in groups if group.has_signal for r in group.rollouts]
-    shared = {r.token_ids[: r.sampled.index(True)] for r in trained}
-    rewards = [value for group in groups for value in group.rewards]
-    return StepRow(
-        step_s=0.0,
-        trained_tokens=sum(sum(r.sampled) for r in trained),
-        sequence_tokens=sum(len(r.token_ids) for r in trained),
-        padded_tokens=sum(sum(r.sampled) for r in trained) + sum(map(len, shared)),
-        reward_mean=sum(rewards) / len(rewards),
-        signal_frac=sum(group.has_signal for group in groups) / len(groups),
-    )
+def give_lengths(engine: Any, work: StepWork) -> None:
+    """Let each request have the length that the work gives it; its id is step/row/sample."""
+    add = engine._core.add_request
+
+    def add_length(name: str, prompt: Any, params: Any, **options: Any) -> Any:
+        step, row, sample = map(int, name.split("/"))
+        params.max_tokens, params.ignore_eos = work.lengths[step][row][sample], True
+        return add(name, prompt, params, **options)
+
+    engine._core.add_request = add_length
 
 
-def run_work(run: Any, work: StepWork, given: argparse.Namespace, result: StepResult, peak: int):
+def run_work(run: Any, work: StepWork, given: Any, result: StepResult, watch: MemoryWatch) -> None:
     """Every step of the work, each timed one followed by its floor."""
-    from rl.packing import pack
-
     rows: list[StepRow] = []
     floors: list[dict[str, float]] = []
     result = replace(result, kv_pool_bytes=run.engine.kv_pool_bytes)
+    own = run.engine._core.add_request
     for index in range(len(work.prompts)):
-        if work.watched(index):
-            with MemoryWatch() as watch:
-                row, groups = one_step(run, work, index)
-            peak, row = max(peak, watch.peak), replace(row, watched=True)
-        else:
-            row, groups = one_step(run, work, index)
-        rows.append(row)
-        if not given.no_floor and not row.watched:
-            batch = pack(groups, run.packing, keep_no_signal=False)
-            run.engine.reset_prefix_cache()
-            began = time.perf_counter()
-            completions, _ = sample_bare(run.engine._llm, work, work.prompts[index])
-            bare = time.perf_counter() - began
-            drawn = sum(len(ids) for group in completions for ids in group)
-            floor = {"bare_s": bare, "bare_tokens": drawn, "gemm_s": gemm_seconds(run, batch)}
-            floors.append(floor | {"sampled_tokens": row.sampled_tokens})
-        extra = {"floors": floors}
-        replace(result, steps=tuple(rows), peak_memory_bytes=peak, extra=extra).write(given.out)
+        if work.lengths is not None:
+            give_lengths(run.engine, work)
+        row, groups = one_step(run, work, index)
+        run.engine._core.add_request = own
+        rows.append(replace(row, warm_up=work.warms_up(index)))
+        peak = watch.peak
+        replace(result, steps=tuple(rows), peak_memory_bytes=peak, extra={"floors": floors}).write(
+            given.out
+        )
         if good_enough(work, rows):
             break
+        if not given.no_floor and not work.warms_up(index):
+            floors.append(floor_of(run, work, index, groups))
+            replace(
+                result, steps=tuple(rows), peak_memory_bytes=peak, extra={"floors": floors}
+            ).write(given.out)
 
 
-def groups_of(rollouts: FixedRollouts) -> list[Any]:
-    """The fixed batch as groups."""
-    from rewards.problem import Problem, Response, Score, Verdict
-    from rollouts.rollout import Group, Rollout
-
-    groups = []
-    for index, prompt in enumerate(rollouts.prompts):
-        members = []
-        cells = (rollouts.completions[index], rollouts.logprobs[index], rollouts.rewards[index])
-        for ids, logprobs, reward in zip(*cells, strict=True):
-            start, stop = len(prompt), len(prompt) + len(ids)
-            members.append(
-                Rollout(
-                    token_ids=prompt + ids,
-                    sampled=(False,) * start + (True,) * len(ids),
-                    logprobs=(0.0,) * start + logprobs,
-                    response=Response(text="", num_tokens=len(ids)),
-                    score=Score(value=reward, verdict=Verdict.WRONG),
-                    versions=((0, start, stop),),
-                )
-            )
-        problem = Problem(id=f"{index}", prompt="", answer="", source="work")
-        groups.append(Group(problem=problem, rollouts=tuple(members)))
-    return groups
-
-
-def run_updates(run: Any, rollouts: FixedRollouts, given: Any, result: StepResult) -> None:
-    """Timed updates on one batch, with one before and one after them under the memory watch."""
-    from rl.clock import Clock
+def floor_of(run: Any, work: StepWork, index: int, groups: list[Any]) -> dict[str, float]:
+    """Seconds of bare vLLM on the step's requests, and of the update's own products and attention."""
+    from benchmarks.floor import attention_seconds, product_seconds
     from rl.packing import pack
-    from rl.train import train_on
 
-    groups, rows, peak = groups_of(rollouts), [], 0
-    for index in range(given.updates + 2):
-        watched = index in (0, given.updates + 1)
-        watch = MemoryWatch()
-        if watched:
-            watch.start()
-        began = time.perf_counter()
-        train_on(run, groups, index, index, Clock(report=run.report))
-        seconds = time.perf_counter() - began
-        if watched:
-            watch.__exit__()
-            peak = max(peak, watch.peak)
-        row = replace(described(groups), step_s=seconds, update_s=seconds, watched=watched)
-        rows.append(row)
-        replace(result, steps=tuple(rows), peak_memory_bytes=peak).write(given.out)
-    if not given.no_floor:
-        batch = pack(groups, run.packing, keep_no_signal=False)
-        extra = {"gemm_s": min(gemm_seconds(run, batch) for _ in range(3))}
-        replace(result, steps=tuple(rows), peak_memory_bytes=peak, extra=extra).write(given.out)
-
-
-def write_gradients(run: Any, rollouts: FixedRollouts, path: Path) -> None:
-    """The gradient of one update before clipping, float32, by parameter name."""
-    from safetensors.torch import save_file
-
-    from rl.objective import batch_loss
-    from rl.packing import micro_batches, pack
-
-    batch = pack(groups_of(rollouts), run.packing, keep_no_signal=False)
-    for part in micro_batches(batch, run.policy.config.micro_batch_tokens):
-        logprobs, entropy = run.policy.logprobs(part, run.config.temperature)
-        batch_loss(logprobs, entropy, part, run.loss)[0].backward()
-    save_file({name: m.grad for name, m in run.policy.optimizer.masters.items()}, path)
+    batch = pack(groups, run.packing, keep_no_signal=False)
+    run.engine.reset_prefix_cache()
+    began = time.perf_counter()
+    completions, _ = sample_bare(run.engine._llm, work, index)
+    return {
+        "bare_s": time.perf_counter() - began,
+        "bare_tokens": sum(len(ids) for group in completions for ids in group),
+        "gemm_s": product_seconds(run.policy, batch),
+        "attention_s": attention_seconds(
+            run.policy.model.config, batch.lengths, run.policy.head.dtype
+        ),
+        "sampled_tokens": sum(sum(r.sampled) for g in groups for r in g.rollouts),
+    }
 
 
 def main() -> None:
@@ -267,8 +212,8 @@ def main() -> None:
     parser.add_argument("--micro-batch-tokens", type=int, default=4096, help="prompts once")
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing")
     parser.add_argument("--eager", action="store_true", help="leave the compiler out")
-    parser.add_argument("--rollouts", type=Path, help="update alone, on this batch")
-    parser.add_argument("--updates", type=int, default=3, help="timed, with --rollouts")
+    parser.add_argument("--rollouts", type=Path, nargs="+", help="updates alone, on these batches")
+    parser.add_argument("--updates", type=int, default=3, help="timed of each, with --rollouts")
     parser.add_argument("--gradients", type=Path, help="write the batch's gradient and stop")
     parser.add_argument("--no-floor", action="store_true", help="no bare vLLM, no products")
     given = parser.parse_args()
@@ -278,16 +223,15 @@ def main() -> None:
     work = read_work(given.work)
     settings = {name: str(value) for name, value in vars(given).items()}
     result = StepResult(subject="ours", settings=settings, versions=versions())
-    rollouts = read_rollouts(given.rollouts) if given.rollouts else None
-    with tempfile.TemporaryDirectory() as folder:
-        with MemoryWatch() as watch:
-            run = build(work, given, Path(folder), engine=rollouts is None)
+    batches = [read_rollouts(path) for path in given.rollouts or ()]
+    with tempfile.TemporaryDirectory() as folder, MemoryWatch() as watch:
+        run = build(work, given, Path(folder), engine=not batches)
         if given.gradients:
-            write_gradients(run, rollouts, given.gradients)
-        elif rollouts:
-            run_updates(run, rollouts, given, result)
+            write_gradients(run, batches[0], given.gradients)
+        elif batches:
+            run_updates(run, batches, given, result, watch)
         else:
-            run_work(run, work, given, result, watch.peak)
+            run_work(run, work, given, result, watch)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 `python -m benchmarks.step [--steps 5] [--problems 8] [--group 8] [--max-tokens 64]`; the last
 line is JSON. A coin decides the rewards, so that every group has signal and is trained.
-`--against trl [--case short|long] [--folder FOLDER]` puts the step beside TRL and the best
-loop of 150 lines instead (benchmarks/step_against.py), in under 25 minutes a case.
+`--against trl [--case short|long] [--folder FOLDER]` puts the step beside TRL and the best short
+loop instead (benchmarks/step_against.py); `--time-to-accuracy` measures seconds until an accuracy
+(benchmarks/time_to_accuracy.py).
 """
 
 import argparse
@@ -21,6 +22,11 @@ from benchmarks.step_work import coin_value
 from rollouts.process import prepare_process
 
 PAIRS = 5
+SIZES = {
+    False: {"steps": 5, "problems": 8, "group": 8, "max_tokens": 64},
+    True: {"steps": 60, "problems": 16, "group": 16, "max_tokens": 24},
+}
+"""Defaults of a step, and of `--time-to-accuracy`, which has the quickstart's."""
 
 
 def coin(problem: Any, response: Any) -> Any:
@@ -159,46 +165,24 @@ def _seconds(run: Any, sample: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def gemm_seconds(run: Any, batch: Any) -> float:
-    """The model's own matrix products alone, at the token counts of this batch's micro-batches.
-
-    Every linear layer on the tokens, shared prompts once and no filling, and the head on the sampled
-    tokens: forward and both backward products.
-    """
-    import torch
-
-    from rl.packing import micro_batches
-    from rl.rows import make_row
-
-    layers = [m.weight for m in run.policy.model.get_decoder().modules() if hasattr(m, "weight")]
-    layers = [w for w in layers if w.ndim == 2 and w.shape[0] != run.policy.head.shape[0]]
-    total = 0.0
-    for part in micro_batches(batch, run.policy.config.micro_batch_tokens):
-        unique = int((make_row(part).layout.family >= 0).sum())
-        shapes = [(unique, weight) for weight in layers]
-        shapes.append((int(part.sampled.sum()), run.policy.head))
-        for tokens, weight in shapes:
-            x = torch.randn(tokens, weight.shape[1], dtype=weight.dtype)
-            grad = torch.randn(tokens, weight.shape[0], dtype=weight.dtype)
-            began = time.perf_counter()
-            with torch.no_grad():
-                _ = x @ weight.t(), grad @ weight, grad.t() @ x
-            total += time.perf_counter() - began
-    return total
-
-
 def main() -> None:
     """Measure and print; the last line is JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--problems", type=int, default=8)
-    parser.add_argument("--group", type=int, default=8)
-    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("--steps", type=int, help="5, or 60 with --time-to-accuracy")
+    parser.add_argument("--problems", type=int, help="8, or 16")
+    parser.add_argument("--group", type=int, help="8, or 16")
+    parser.add_argument("--max-tokens", type=int, help="64, or 24")
     parser.add_argument("--against", choices=("trl",))
-    parser.add_argument("--case", choices=("short", "long"), default="short")
+    parser.add_argument("--case", choices=("short", "long", "both"), default="both")
+    parser.add_argument("--time-to-accuracy", action="store_true", help="a command of its own")
+    parser.add_argument("--target", type=float, default=0.6, help="accuracy to be reached")
+    parser.add_argument("--micro-batch", type=int, default=32, help="TRL's, to that accuracy")
     parser.add_argument("--folder", type=Path, help="of results; a run cut short goes on there")
     arguments = parser.parse_args()
-    if arguments.against:
+    for name, value in SIZES[arguments.time_to_accuracy].items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    if arguments.against or arguments.time_to_accuracy:
         return beside_peers(arguments)
     prepare_process()
     with tempfile.TemporaryDirectory() as folder:
@@ -213,23 +197,28 @@ def main() -> None:
 
 def beside_peers(arguments: argparse.Namespace) -> None:
     """Every subject on the same work; the last line is JSON."""
-    from benchmarks.step_against import Bench, run_all
+    from benchmarks import time_to_accuracy
+    from benchmarks.step_against import CASES, Bench, run_all
 
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    folder = arguments.folder or Path("runs") / f"benchmark-step-{arguments.case}-{stamp}"
+    kind = "time-to-accuracy" if arguments.time_to_accuracy else f"step-{arguments.case}"
+    folder = arguments.folder or Path("runs") / f"benchmark-{kind}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder.mkdir(parents=True, exist_ok=True)
     print(f"results: {folder}", flush=True)
-    print(json.dumps(run_all(Bench(folder=folder, case=arguments.case))))
+    if arguments.time_to_accuracy:
+        return time_to_accuracy.run(arguments, folder)
+    cases = list(CASES) if arguments.case == "both" else [arguments.case]
+    print(json.dumps(run_all(Bench(folder=folder.resolve()), cases)))
 
 
 def report(run: Any, steps: list[dict[str, float]], peak: int) -> dict[str, Any]:
     """Medians over steps and the ratios."""
+    from benchmarks.floor import product_seconds
     from recipes.versions import versions
     from rl.packing import pack
 
     middle = {name: statistics.median(step[name] for step in steps) for name in steps[0]}
     batch = pack(run.folder.read_round(len(steps)), run.packing, keep_no_signal=False)
-    gemm_s = statistics.median(gemm_seconds(run, batch) for _ in range(3))
+    gemm_s = statistics.median(product_seconds(run.policy, batch) for _ in range(3))
     ratios = sample_over_bare(run)
     outside = middle["publish_s"] + middle["score_s"] + middle["other_s"]
     return middle | {

@@ -1,172 +1,88 @@
 """The training step beside its peers, one after another on the same work.
 
-`python -m benchmarks.step --against trl [--case short|long] [--folder FOLDER]`; the last line is
-JSON. Each subject runs in a process of its own and writes its result into the folder, so that a
-run cut short goes on where it stopped. TRL's micro-batch is the fastest of 4 to 64, found by
-going up or down from 8 while updates get faster.
+`python -m benchmarks.step --against trl [--case short|long|both] [--folder FOLDER]`; the last line
+is JSON. Each part runs in a process of its own and writes its result into the folder, so that a run
+cut short goes on where it stopped. benchmarks/step_cases.py has what is measured of each case.
+
+- **short**: 8 prompts x 8 completions of at most 64 tokens, ended by the model.
+- **long**: 4 prompts of 256 tokens x 16 completions, lengths log-normal up to 1,024, the same for
+  every subject: each request carries its own limit and no end token ends it.
 """
 
 import json
-import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.step_cases import long_case, short_case
+from benchmarks.step_part import OUT, Part
+from benchmarks.step_table import table
 from benchmarks.step_work import StepResult, read_result
 
-SMALLEST, FIRST, LARGEST = 4, 8, 64
-SILENT = ("0", "0.5", "0.8")
-CASES = {
-    "short": ["--problems", "8", "--group", "8", "--max-tokens", "64"],
-    "long": ["--problems", "4", "--group", "16", "--max-tokens", "1024"],
-}
+CASES = {"short": short_case, "long": long_case}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Bench:
-    """A folder of work and results."""
+    """A folder of work and results, and the seconds that each part took."""
 
     folder: Path
-    case: str
+    spent: dict[str, float] = field(default_factory=dict)
 
-    def work(self) -> Path:
-        """The prompts of every step; made once."""
-        return self._made("work.json", ["work", *CASES[self.case], "--steps", "5"])
-
-    def rollouts(self, silent: str) -> Path:
-        """One batch of rollouts with so many groups without signal; made once."""
-        sizes = ["--shape", self.case, "--silent-frac", silent]
-        return self._made(f"rollouts-{silent}.json", ["rollouts", *sizes])
-
-    def run(self, name: str, module: str, *options: str) -> StepResult:
-        """A subject's result, from its file if it is there."""
-        path = self.folder / f"{name}.json"
-        if not path.exists():
-            partial = path.with_suffix(".running")
-            self._call(module, str(self.work()), str(partial), *options)
-            partial.replace(path)
+    def run(self, part: Part) -> StepResult:
+        """A part's result, from its file if it is there."""
+        path = self.folder / f"{part.name}.json"
+        self.once(part, path)
         return read_result(path)
 
-    def gradients(self, name: str, module: str, *options: str) -> Path:
-        """A subject's float32 gradient on the first batch of rollouts."""
-        path = self.folder / f"{name}.safetensors"
+    def once(self, part: Part, path: Path) -> Path:
+        """Run a part that writes one file, unless that is there."""
         if not path.exists():
-            batch = ["--rollouts", str(self.rollouts("0")), "--gradients", str(path)]
-            self._call(module, str(self.work()), str(path.with_suffix(".json")), *batch, *options)
+            partial = path.with_name(f"running-{path.name}")
+            self._timed(part, [str(partial) if one == OUT else str(one) for one in part.arguments])
+            partial.replace(path)
         return path
 
-    def _made(self, name: str, arguments: list[str]) -> Path:
-        path = self.folder / name
-        if not path.exists():
-            self._call("step_rollouts", arguments[0], str(path), *arguments[1:])
-        return path
+    def made(self, part: Part, last: Path) -> None:
+        """Run a part that writes several files, unless the last is there."""
+        if not last.exists():
+            self._timed(part, [str(one) for one in part.arguments])
 
-    def _call(self, module: str, *arguments: str) -> None:
+    def _timed(self, part: Part, arguments: Sequence[str]) -> None:
+        began = time.perf_counter()
+        self._call(part.module, arguments)
+        self.spent[part.name] = time.perf_counter() - began
+        print(
+            f"{part.name:24} {self.spent[part.name]:4.0f} s, about {part.expected_s:3.0f} expected; "
+            f"{sum(self.spent.values()) / 60:4.1f} min so far",
+            flush=True,
+        )
+
+    def _call(self, module: str, arguments: Sequence[str]) -> None:
         command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
-        print("running", module, *arguments[2:], flush=True)
         with (self.folder / "log.txt").open("ab") as log:
             done = subprocess.run(command, stdout=log, stderr=log, check=False)
         if done.returncode:
             raise SystemExit(f"{module} failed, see {self.folder / 'log.txt'}")
 
 
-def run_all(bench: Bench) -> dict[str, Any]:
-    """Every subject; the report grows in the folder as they end."""
-    found: dict[str, Any] = {"case": bench.case}
+def run_all(bench: Bench, cases: Sequence[str]) -> dict[str, Any]:
+    """Every subject of every case; the report grows in the folder as they end."""
+    found: dict[str, Any] = {}
+    tables = []
+    for case in cases:
+        values = found.setdefault(case, {})
 
-    def keep(**values: Any) -> None:
-        found.update(values)
-        (bench.folder / "report.json").write_text(json.dumps(found, indent=1))
-        print(json.dumps(values), flush=True)
+        def keep(values: dict[str, Any] = values, **more: Any) -> None:
+            values.update(more)
+            (bench.folder / "report.json").write_text(json.dumps(found, indent=1))
+            print(json.dumps(more), flush=True)
 
-    ours = bench.run("ours", "ours_step")
-    keep(**_floor(ours), versions=ours.versions)
-    small = bench.run("ours-bfloat16", "ours_step", "--states", "bfloat16", "--no-floor")
-    minimal = bench.run("minimal", "minimal_loop")
-    keep(step_speedup_minimal=_step(minimal) / _step(ours), minimal_floor=minimal.extra)
-    micro_batch = fastest_micro_batch(bench)
-    trl = bench.run("trl-best", "trl_step", "--micro-batch", str(micro_batch))
-    without = trl.peak_memory_without_pool_bytes
-    keep(
-        trl_micro_batch=micro_batch,
-        step_speedup_best_trl=_step(trl) / _step(ours),
-        memory_frac_best_trl=small.peak_memory_without_pool_bytes / without,
-        memory_frac_best_trl_float32_states=ours.peak_memory_without_pool_bytes / without,
-        step_s={"ours": _step(ours), "minimal": _step(minimal), "trl_best": _step(trl)},
-    )
-    keep(**updates(bench, micro_batch), **gradients(bench))
-    if bench.case == "short":
-        plain = bench.run("trl-default", "trl_step", "--setting", "default")
-        keep(step_speedup_default_trl=_step(plain) / _step(ours))
-    return found
-
-
-def fastest_micro_batch(bench: Bench) -> int:
-    """TRL's fastest number of sequences at once, by updates of one batch."""
-
-    def seconds(size: int) -> float:
-        return _step(trl_update(bench, size, "0"))
-
-    best = FIRST
-    for factor in (2, 0.5):
-        while SMALLEST <= best * factor <= LARGEST:
-            if seconds(int(best * factor)) >= seconds(best):
-                break
-            best = int(best * factor)
-        if best != FIRST:
-            break
-    return best
-
-
-def trl_update(bench: Bench, size: int, silent: str) -> StepResult:
-    """TRL's update alone."""
-    batch = ["--rollouts", str(bench.rollouts(silent)), "--updates", "1"]
-    return bench.run(f"trl-update-{size}-{silent}", "trl_step", "--micro-batch", str(size), *batch)
-
-
-def updates(bench: Bench, micro_batch: int) -> dict[str, Any]:
-    """Updates of fixed rollouts with more and more groups without signal; ours against the others."""
-    rows, frac = {}, None
-    for silent in SILENT:
-        batch = ["--rollouts", str(bench.rollouts(silent))]
-        ours = bench.run(f"ours-update-{silent}", "ours_step", *batch)
-        minimal = bench.run(f"minimal-update-{silent}", "minimal_loop", "--no-floor", *batch)
-        trl = trl_update(bench, micro_batch, silent)
-        rows[silent] = {"ours": _step(ours), "minimal": _step(minimal), "trl_best": _step(trl)}
-        if silent == "0":
-            frac = ours.extra["gemm_s"] / _step(ours)
-    return {"update_s_by_silent_frac": rows, "update_gemm_frac": frac}
-
-
-def gradients(bench: Bench) -> dict[str, Any]:
-    """Cosine of our float32 gradient with the others', on the same rollouts."""
-    from safetensors.torch import load_file
-
-    ours = load_file(bench.gradients("ours-gradient", "ours_step", "--eager", "--no-floor"))
-    found = {}
-    for name, module in (("trl", "trl_step"), ("minimal", "minimal_loop")):
-        other = load_file(bench.gradients(f"{name}-gradient", module))
-        dot = sum((ours[n].double() * other[n].double()).sum().item() for n in ours)
-        sizes = [
-            sum(g.double().square().sum().item() for g in t.values()) ** 0.5 for t in (ours, other)
-        ]
-        found[name] = {"cosine": dot / (sizes[0] * sizes[1]), "norm_ratio": sizes[0] / sizes[1]}
-    return {"gradient_cosine": found["trl"]["cosine"], "gradients": found}
-
-
-def _step(result: StepResult) -> float:
-    """Median seconds of the timed steps."""
-    return statistics.median(row.step_s for row in result.steps if not row.watched)
-
-
-def _floor(ours: StepResult) -> dict[str, Any]:
-    floors = ours.extra["floors"]
-    bare = statistics.median(floor["bare_s"] for floor in floors)
-    gemm = statistics.median(floor["gemm_s"] for floor in floors)
-    return {
-        "step_over_floor": _step(ours) / (bare + gemm),
-        "floor": {"bare_s": bare, "gemm_s": gemm},
-        "ours_peak_without_pool_bytes": ours.peak_memory_without_pool_bytes,
-    }
+        tables.append(table(case, CASES[case](bench, keep)))
+    print("\n" + "\n\n".join(tables))
+    print("memory: highest, without the KV pool; (*) made up from timed micro-batches\n")
+    return found | {"seconds": {name: round(s, 1) for name, s in bench.spent.items()}}

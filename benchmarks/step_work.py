@@ -9,6 +9,7 @@ Shapes: S steps, P problems, G group.
 import hashlib
 import json
 import os
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,9 +34,9 @@ class TimeToAccuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class StepWork:
-    """The same work for every subject; its first and last step are for warming up and memory.
+    """The same work for every subject; its first step is for warming up.
 
-    Example: 5 timed steps of 8 x 8 completions: 7 steps of 8 prompts, group 8, max_tokens 64.
+    Example: 3 timed steps of 8 x 8 completions: 4 steps of 8 prompts, group 8, max_tokens 64.
     """
 
     model: str
@@ -58,6 +59,10 @@ class StepWork:
     """The engine's and the forward pass's."""
     seed: int = 0
     """Of sampling."""
+    lengths: tuple[tuple[tuple[int, ...], ...], ...] | None = None
+    """[S][P][G] tokens of each completion, which no end token ends earlier; None: the model decides."""
+    signal_groups: tuple[int, ...] | None = None
+    """[S] how many of a step's groups, the first, the coin is thrown for; None: all of them."""
     time_to_accuracy: TimeToAccuracy | None = None
     """None: the coin decides, and every step is run."""
 
@@ -67,10 +72,14 @@ class StepWork:
         sizes = [[len(step) for step in part] for part in (self.prompts, self.texts, answers)]
         if sizes[0] != sizes[1] or sizes[0] != sizes[2] or len(set(sizes[0])) != 1:
             raise ValueError(f"prompts, texts and answers need one shape [S][P], got {sizes}")
-        if self.time_to_accuracy is None and len(self.prompts) < 3:
+        if self.time_to_accuracy is None and len(self.prompts) < 2:
             raise ValueError(
-                f"{len(self.prompts)} steps; the first and the last are not timed, so give at least 3"
+                f"{len(self.prompts)} steps; the first is not timed, so give at least 2"
             )
+        if self.lengths is not None:
+            shapes = [[[len(group) for group in step] for step in self.lengths]]
+            if shapes != [[[self.group] * len(step) for step in self.prompts]]:
+                raise ValueError(f"lengths need one shape [S][P][{self.group}], got {shapes[0]}")
 
     @property
     def problems(self) -> int:
@@ -82,9 +91,15 @@ class StepWork:
         """Most tokens of a sequence, prompt and completion together."""
         return max(len(ids) for step in self.prompts for ids in step) + self.max_tokens
 
-    def watched(self, step: int) -> bool:
-        """True for a step that runs under the memory watch and whose times do not count."""
-        return self.time_to_accuracy is None and step in (0, len(self.prompts) - 1)
+    def warms_up(self, step: int) -> bool:
+        """True for a step whose times do not count."""
+        return self.time_to_accuracy is None and step == 0
+
+    def flat_lengths(self, step: int) -> list[int] | None:
+        """The lengths of a step, group after group."""
+        if self.lengths is None:
+            return None
+        return [length for group in self.lengths[step] for length in group]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,8 +165,10 @@ class StepRow:
     reward_mean: float = 0.0
     signal_frac: float = 0.0
     """Of the groups, those whose rewards differ."""
-    watched: bool = False
-    """Under the memory watch, or the first of its kind: not to be counted as time."""
+    warm_up: bool = False
+    """The first of its kind: not to be counted as time."""
+    batch: int = 0
+    """Which of the given batches of rollouts was trained."""
 
     @property
     def other_s(self) -> float:
@@ -166,12 +183,20 @@ class StepResult:
     subject: str
     steps: tuple[StepRow, ...] = ()
     peak_memory_bytes: int = 0
-    """Highest sum of PSS while loading and in the watched steps; 0 where none was watched."""
+    """Highest of the process and its children, from its start (`benchmarks.memory`)."""
     kv_pool_bytes: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     """What only this subject measures."""
+
+    def timed(self, batch: int = 0) -> list[StepRow]:
+        """The rows that count, of one batch."""
+        return [row for row in self.steps if not row.warm_up and row.batch == batch]
+
+    def median(self, name: str = "step_s", batch: int = 0) -> float:
+        """Median of a field over the rows that count."""
+        return statistics.median(getattr(row, name) for row in self.timed(batch))
 
     @property
     def peak_memory_without_pool_bytes(self) -> int:
@@ -228,7 +253,8 @@ def rewards_of(work: StepWork, step: int, texts: Sequence[Sequence[str]]) -> lis
 def reward_of(work: StepWork, step: int, row: int, text: str) -> float:
     """The reward of one completion of a step's prompt."""
     if work.time_to_accuracy is None:
-        return coin_value(text)
+        thrown = work.signal_groups is None or row < work.signal_groups[step]
+        return coin_value(text) if thrown else 0.0
     from rewards.mathematics import numeric_reward
     from rewards.problem import Problem, Response
 

@@ -11,7 +11,9 @@ CPU build: the weight update, replaced by what vLLM offers for it (`reload_weigh
 """
 
 import argparse
+import contextlib
 import functools
+import itertools
 import os
 import tempfile
 from collections.abc import Callable
@@ -27,7 +29,7 @@ from benchmarks.step_work import (
     read_rollouts,
     read_work,
 )
-from benchmarks.trl_timeline import Job, Timeline, measure
+from benchmarks.trl_timeline import EnoughError, Job, Timeline, measure
 from rollouts.process import prepare_process
 
 
@@ -64,10 +66,12 @@ def config(job: Job, folder: str) -> Any:
             "bf16": False,  # the weights are, so autocast has nothing to do
             "model_init_kwargs": {"dtype": work.dtype},
             "gradient_checkpointing": False,
-            "use_vllm": job.rollouts is None,
+            "use_vllm": not job.batches,
             "vllm_max_model_length": work.longest,
             "vllm_importance_sampling_correction": False,
         }
+        if given.states == "float32":
+            same |= {"bf16": True, "model_init_kwargs": {"dtype": "float32"}}
     return GRPOConfig(**same)
 
 
@@ -77,27 +81,45 @@ def prepare_engine(work: StepWork, *, compiled: bool) -> None:
     import trl.generation.vllm_generation as generation
 
     torch._dynamo.config.disable = not compiled  # vLLM's small kernels: not worth compiling
-    generation.LLM = functools.partial(
+    engine = functools.partial(
         generation.LLM,
         enforce_eager=True,
         dtype=work.dtype,
         kv_cache_memory_bytes=work.kv_gib * 2**30,
         disable_log_stats=True,
     )
+    generation.LLM = lambda *given, **settings: with_lengths(engine(*given, **settings), work)
+
+
+def with_lengths(llm: Any, work: StepWork) -> Any:
+    """The engine, whose n-th call gives each completion the length of the work's n-th step."""
+    if work.lengths is None:
+        return llm
+    generate, steps = llm.generate, itertools.count()
+
+    def generate_lengths(prompts: Any, sampling_params: Any, **options: Any) -> Any:
+        each = [sampling_params.clone() for _ in prompts]
+        for params, length in zip(each, work.flat_lengths(next(steps)), strict=True):
+            params.max_tokens, params.ignore_eos = length, True
+        return generate(prompts, sampling_params=each, **options)
+
+    llm.generate = generate_lengths
+    return llm
 
 
 def rows_of(job: Job) -> list[dict[str, str]]:
     """The data set: prompts as text, one row a problem, in the order in which they are due."""
-    if job.rollouts:
+    if job.batches:
         prompts = [str(i) for i in range(len(job.rollouts.prompts))]  # only told apart
         return [{"prompt": text} for _ in range(job.num_steps) for text in prompts]
     return [{"prompt": text} for step in job.work.texts for text in step]
 
 
-def replayed(rollouts: FixedRollouts) -> Callable[..., dict[str, Any]]:
-    """A `rollout_func` of TRL's: the stored completions instead of generated ones."""
+def replayed(batch_of: Callable[[int], FixedRollouts]) -> Callable[..., dict[str, Any]]:
+    """A `rollout_func` of TRL's: the stored completions of a step instead of generated ones."""
 
     def rollout(prompts: list[str], trainer: Any) -> dict[str, Any]:
+        rollouts = batch_of(trainer.state.global_step)
         assert len(prompts) == len(rollouts.prompts) * rollouts.group
         return {
             "prompt_ids": [list(ids) for ids in rollouts.prompts for _ in range(rollouts.group)],
@@ -121,9 +143,11 @@ def build(job: Job, folder: str) -> Any:
         reward_funcs=reward,
         args=config(job, folder),
         train_dataset=Dataset.from_list(rows_of(job)),
-        rollout_func=replayed(job.rollouts) if job.rollouts else None,
+        rollout_func=replayed(lambda step: job.batches[job.batch_of(step)])
+        if job.batches
+        else None,
     )
-    if job.rollouts is None:
+    if not job.batches:
         check_prompts(job.work, trainer._tokenizer)
     return trainer
 
@@ -174,34 +198,46 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--setting", choices=("best", "default"), default="best")
+    parser.add_argument(
+        "--states",
+        choices=("bfloat16", "float32"),
+        default="bfloat16",
+        help="of best: its weights, gradients and moments; float32 computes under autocast",
+    )
     parser.add_argument("--micro-batch", type=int, help="sequences at once; TRL's default is 8")
     parser.add_argument("--compile", action="store_true", help="TRL's torch_compile")
-    parser.add_argument("--rollouts", type=Path, help="update alone, on this batch")
-    parser.add_argument("--updates", type=int, default=3, help="timed, with --rollouts")
+    parser.add_argument("--steps", type=int, help="of the work, the first to warm up; all of them")
+    parser.add_argument("--rollouts", type=Path, nargs="+", help="updates alone, on these batches")
+    parser.add_argument("--updates", type=int, default=3, help="timed of each, with --rollouts")
+    parser.add_argument("--micro-batches", type=int, help="time so many of the first step's only")
     parser.add_argument("--gradients", type=Path, help="write the batch's gradient and stop")
     given = parser.parse_args()
     prepare_process()
     os.environ["HF_HUB_OFFLINE"] = "1"
     from recipes.versions import versions
 
-    rollouts = read_rollouts(given.rollouts) if given.rollouts else None
-    job = Job(work=read_work(given.work), given=given, rollouts=rollouts)
-    with_engine = given.setting == "best" and rollouts is None
-    result = StepResult(
-        subject=f"trl_{given.setting}",
-        kv_pool_bytes=job.work.kv_gib * 2**30 if with_engine else 0,
-        settings={name: str(value) for name, value in vars(given).items()},
-        versions=versions(),
-    )
-    if with_engine:
-        prepare_engine(job.work, compiled=given.compile)
-    with tempfile.TemporaryDirectory() as folder:
-        with MemoryWatch() as watch:
+    with MemoryWatch() as watch:
+        job = Job(
+            work=read_work(given.work),
+            given=given,
+            batches=[read_rollouts(path) for path in given.rollouts or ()],
+        )
+        with_engine = given.setting == "best" and not job.batches
+        result = StepResult(
+            subject=f"trl_{given.setting}",
+            kv_pool_bytes=job.work.kv_gib * 2**30 if with_engine else 0,
+            settings={name: str(value) for name, value in vars(given).items()},
+            versions=versions(),
+        )
+        if with_engine:
+            prepare_engine(job.work, compiled=given.compile)
+        with tempfile.TemporaryDirectory() as folder:
             trainer = build(job, folder)
-        timeline = Timeline(job=job, out=given.out, result=result, peak=watch.peak)
-        measure(trainer, timeline)
-        follow(trainer, timeline)
-        trainer.train()
+            timeline = Timeline(job=job, out=given.out, result=result, watch=watch)
+            measure(trainer, timeline)
+            follow(trainer, timeline)
+            with contextlib.suppress(EnoughError):
+                trainer.train()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ TRL's code runs as it is; only the colocated engine's weight update is replaced.
 
 import argparse
 import functools
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,13 @@ class Job:
 
     work: StepWork
     given: argparse.Namespace
-    rollouts: FixedRollouts | None
+    batches: list[FixedRollouts]
+    """Fixed rollouts, all of one shape; empty where the work is run."""
+
+    @property
+    def rollouts(self) -> FixedRollouts | None:
+        """The first batch."""
+        return self.batches[0] if self.batches else None
 
     @property
     def group(self) -> int:
@@ -33,23 +40,28 @@ class Job:
         """Optimizer steps, those for warming up and memory included."""
         if self.given.gradients:
             return 1
-        return self.given.updates + 2 if self.rollouts else len(self.work.prompts)
+        return (
+            1 + self.given.updates * len(self.batches) if self.batches else len(self.work.prompts)
+        )
+
+    def batch_of(self, step: int) -> int:
+        """Which of the batches a step trains; the first step warms up on the first."""
+        return max(0, step - 1) // self.given.updates if self.batches else 0
 
     @property
     def batch(self) -> int:
         """Completions of a step."""
         return self.group * (len(self.rollouts.prompts) if self.rollouts else self.work.problems)
 
-    def watched(self, step: int) -> bool:
-        """As `StepWork.watched`; the first and last update of a fixed batch."""
-        if self.rollouts:
-            return step in (0, self.num_steps - 1)
-        return self.work.watched(step)
+    def warms_up(self, step: int) -> bool:
+        """True for a step whose times do not count."""
+        return step == 0 if self.batches else self.work.warms_up(step)
 
     def rewards(self, step: int, texts: list[str]) -> list[float]:
         """Of completions in the order of the prompts, group after group."""
-        if self.rollouts:
-            return [value for group in self.rollouts.rewards for value in group]
+        if self.batches:
+            rewards = self.batches[self.batch_of(step)].rewards
+            return [value for group in rewards for value in group]
         size = self.group
         groups = [texts[i : i + size] for i in range(0, len(texts), size)]
         return [value for group in rewards_of(self.work, step, groups) for value in group]
@@ -62,11 +74,12 @@ class Timeline:
     job: Job
     out: Path
     result: StepResult
+    watch: MemoryWatch
     rows: list[StepRow] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     sizes: dict[str, Any] = field(default_factory=dict)
-    peak: int = 0
-    watch: MemoryWatch | None = None
+    micro_batches: list[float] = field(default_factory=list)
+    """Seconds of each of the step's forward and backward passes so far."""
     began: float = 0.0
 
     def timed(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
@@ -84,31 +97,58 @@ class Timeline:
 
     def start(self) -> None:
         """A step begins where the last one ended."""
-        self.seconds, self.sizes = {}, {}
-        if self.job.watched(len(self.rows)):
-            self.watch = MemoryWatch()
-            self.watch.start()
+        self.seconds, self.sizes, self.micro_batches = {}, {}, []
         self.began = time.perf_counter()
 
     def end(self) -> None:
         """Note the step and write the result."""
-        step_s, spent = time.perf_counter() - self.began, self.seconds
-        watched = self.watch is not None
-        if self.watch is not None:
-            self.watch.__exit__()
-            self.peak, self.watch = max(self.peak, self.watch.peak), None
+        self.note(time.perf_counter() - self.began, self.job.warms_up(len(self.rows)))
+
+    def note(self, step_s: float, warm_up: bool, **extra: Any) -> None:
+        """Add a row and write the result."""
+        spent = self.seconds
         publish_s, prepare_s = spent.get("publish", 0.0), spent.get("prepare", 0.0)
         row = StepRow(
             step_s=step_s,
             publish_s=publish_s,
-            sample_s=0.0 if self.job.rollouts else spent.get("sample", 0.0) - publish_s,
+            sample_s=0.0 if self.job.batches else spent.get("sample", 0.0) - publish_s,
             score_s=spent.get("score", 0.0),
             update_s=step_s - prepare_s,
-            watched=watched,
+            warm_up=warm_up,
+            batch=self.job.batch_of(len(self.rows)),
             **self.sizes,
         )
         self.rows.append(row)
-        replace(self.result, steps=tuple(self.rows), peak_memory_bytes=self.peak).write(self.out)
+        found = {"steps": tuple(self.rows), "peak_memory_bytes": self.watch.peak, "extra": extra}
+        replace(self.result, **found).write(self.out)
+
+    def micro_batch(self, train: Callable[..., Any]) -> Callable[..., Any]:
+        """`train`, timed; after as many as asked for the step is made up from them, and ends.
+
+        All of a step's micro-batches are padded to one width, so each takes the same time. The
+        first is left out, as the one that warms up; the optimizer's step is not added.
+        """
+        limit = self.job.given.micro_batches
+
+        @functools.wraps(train)
+        def run(*arguments: Any, **options: Any) -> Any:
+            began, prepared = time.perf_counter(), self.seconds.get("prepare", 0.0)
+            out = train(*arguments, **options)
+            prepared = self.seconds.get("prepare", 0.0) - prepared
+            self.micro_batches.append(time.perf_counter() - began - prepared)
+            if limit and len(self.micro_batches) == 1 + limit:
+                total = self.job.batch // (self.job.given.micro_batch or 8)
+                update_s = total * statistics.median(self.micro_batches[1:])
+                of = {"micro_batches_timed": limit, "micro_batches": total}
+                self.note(self.seconds.get("prepare", 0.0) + update_s, False, **of)
+                raise EnoughError
+            return out
+
+        return run
+
+
+class EnoughError(Exception):
+    """As many micro-batches ran as were asked for."""
 
 
 def measure(trainer: Any, timeline: Timeline) -> None:
@@ -120,7 +160,7 @@ def measure(trainer: Any, timeline: Timeline) -> None:
         prompts, completions = output["prompt_mask"], output["completion_mask"]
         sampled = int(completions.sum())
         timeline.sizes |= {
-            "sampled_tokens": 0 if timeline.job.rollouts else sampled,
+            "sampled_tokens": 0 if timeline.job.batches else sampled,
             "trained_tokens": sampled,
             "sequence_tokens": sampled + int(prompts.sum()),
             "padded_tokens": prompts.numel() + completions.numel(),
@@ -139,6 +179,7 @@ def measure(trainer: Any, timeline: Timeline) -> None:
     trainer._generate_and_score_completions = timeline.timed("prepare", noted)
     trainer._calculate_rewards = timeline.timed("score", scored)
     trainer._generate_single_turn = timeline.timed("sample", trainer._generate_single_turn)
+    trainer.training_step = timeline.micro_batch(trainer.training_step)
     if trainer.use_vllm:
         engine = trainer.vllm_generation
         engine.sync_weights = timeline.timed("publish", functools.partial(publish, engine))

@@ -46,35 +46,39 @@ ASKS: tuple[Ask, ...] = (as_trained, question_alone, with_examples, step_by_step
 
 
 def best_prompt(
-    validation: EvalConfig,
-    test: EvalConfig,
-    data: Any,
-    sample: Callable[..., EvalResult],
-    max_tokens: int,
+    config: Any, data: Any, sample: Callable[..., EvalResult], base: EvalResult
 ) -> EvalResult:
     """Choose among `ASKS` on the validation split, then measure the choice on the test split.
 
-    A way to ask whose prompt and completion are longer than the engine's `max_tokens` is left out;
-    that of training is always tried.
+    Where the choice is training's prompt, `base` is that measurement: the same requests with the
+    same seeds would give the same numbers again. A way to ask whose prompt and completion are
+    longer than the engine's `data.max_tokens` is left out; that of training is always tried.
     """
     examples = data.problems["train"][:: max(1, len(data.problems["train"]) // NUM_EXAMPLES)]
     examples = examples[:NUM_EXAMPLES]
+    validation, test = config.validation, config.test
     completion = max(validation.max_tokens, test.max_tokens)
 
     def rendered(problem: Problem, ask: Ask) -> tuple[int, ...]:
         return data.renderer.ids(ask(problem, examples))
 
     def measured(config: EvalConfig, ask: Ask) -> EvalResult:
-        label = f"base, {ask.__name__.replace('_', ' ')}"
-        return sample(config, data.selected(config), label, partial(rendered, ask=ask))
+        rows = data.selected(config)
+        return sample(config, rows, _label(ask), partial(rendered, ask=ask))
 
     problems = [*data.selected(validation), *data.selected(test)]
     asks = [as_trained]
     for ask in ASKS[1:] if data.renderer.config.template == "chat" else ASKS[1:2]:
-        if max(len(rendered(p, ask)) for p in problems) + completion <= max_tokens:
+        if max(len(rendered(p, ask)) for p in problems) + completion <= data.max_tokens:
             asks.append(ask)
     best = max(asks, key=lambda ask: measured(validation, ask).pass_at_1)
+    if best is as_trained:
+        return replace(base, label=_label(best))
     return measured(test, best)
+
+
+def _label(ask: Ask) -> str:
+    return f"base, {ask.__name__.replace('_', ' ')}"
 
 
 def _first_sentence(problem: Problem) -> str:

@@ -175,7 +175,8 @@ def _start(config: RunConfig, run: Trainer, data: Data, state: RunState) -> None
         if config.best_prompt and run.folder.read_eval("base-best-prompt") is None:
             run.report.phase("base, best prompt")
             sample = partial(_sampled, run.engine, data, run.policy.ranks)
-            result = best_prompt(config.validation, config.test, data, sample, data.max_tokens)
+            base = EvalResult.from_json(run.folder.read_eval("base"))
+            result = best_prompt(config, data, sample, base)
             run.folder.write_eval("base-best-prompt", result.to_json())
 
 

@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +14,14 @@ from torch.nn.functional import scaled_dot_product_attention
 from benchmarks import minimal_ops
 from benchmarks.minimal_ops import HeadLoss, Kernels, attention, clipped_loss
 from benchmarks.minimal_update import micro_batches, rows_of, width_of
-from benchmarks.step_rollouts import SHAPES, Shape, arithmetic_work, fixed_rollouts
+from benchmarks.step_rollouts import (
+    SHAPES,
+    Shape,
+    arithmetic_work,
+    document_work,
+    fixed_rollouts,
+    rewards_of_groups,
+)
 from benchmarks.step_work import (
     FixedRollouts,
     StepResult,
@@ -28,7 +36,7 @@ from benchmarks.step_work import (
     rewards_of,
     write,
 )
-from benchmarks.trl_step import replayed
+from benchmarks.trl_step import replayed, with_lengths
 
 ROOT = Path(__file__).resolve().parent.parent
 STREAM = list(range(5000))
@@ -57,6 +65,13 @@ def made(shape: Shape = SHAPES["short"], silent_frac: float = 0.0, seed: int = 0
     return fixed_rollouts(shape, STREAM, silent_frac=silent_frac, seed=seed, score=constant)
 
 
+def test_batches_of_one_seed_differ_in_their_rewards_only():
+    shape = SHAPES["short"]
+    half = made(shape, 0.5)
+    assert (half.prompts, half.completions) == (made(shape).prompts, made(shape).completions)
+    assert half.rewards == rewards_of_groups(shape, 0.5, seed=0) != made(shape).rewards
+
+
 @pytest.mark.parametrize("goal", [None, TimeToAccuracy(answers=ANSWERS, target=0.5, window=2)])
 def test_work_comes_back_as_it_was_written(tmp_path, goal):
     work = a_work(time_to_accuracy=goal)
@@ -82,16 +97,33 @@ def test_a_result_comes_back_with_what_follows_from_it(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
 
 
-def test_first_and_last_step_are_watched_unless_every_second_counts():
-    assert [a_work().watched(step) for step in range(3)] == [True, False, True]
+def test_the_first_step_warms_up_unless_every_second_counts():
+    assert [a_work().warms_up(step) for step in range(3)] == [True, False, False]
     goal = TimeToAccuracy(answers=ANSWERS, target=0.5)
-    assert not any(a_work(time_to_accuracy=goal).watched(step) for step in range(3))
+    assert not any(a_work(time_to_accuracy=goal).warms_up(step) for step in range(3))
+
+
+def test_lengths_are_given_group_after_group_and_must_fit():
+    lengths = (((1, 2), (3, 4)), ((5, 6), (7, 8)), ((9, 9), (9, 9)))
+    assert a_work(lengths=lengths).flat_lengths(1) == [5, 6, 7, 8]
+    assert a_work().flat_lengths(1) is None
+    with pytest.raises(ValueError, match="lengths need"):
+        a_work(lengths=lengths[:2])
+    with pytest.raises(ValueError, match="lengths need"):
+        a_work(lengths=(((1,), (3,)), *lengths[1:]))
+
+
+def test_medians_leave_out_warm_ups_and_other_batches():
+    seconds = [(9.0, True, 0), (1.0, False, 0), (3.0, False, 0), (7.0, True, 1), (5.0, False, 1)]
+    rows = tuple(StepRow(step_s=s, warm_up=warm, batch=batch) for s, warm, batch in seconds)
+    result = StepResult(subject="x", steps=rows)
+    assert (result.median(), result.median(batch=1)) == (2.0, 5.0)
 
 
 def test_work_that_does_not_fit_together_is_refused(tmp_path):
     with pytest.raises(ValueError, match="one shape"):
         a_work(texts=(("a", "b"), ("c", "d"), ("e",)))
-    with pytest.raises(ValueError, match="at least 3"):
+    with pytest.raises(ValueError, match="at least 2"):
         a_work(prompts=(((1,),),), texts=(("a",),))
     (tmp_path / "work.json").write_text('{"model": "x", "steps": 3}')
     with pytest.raises(ValueError, match="no StepWork"):
@@ -114,6 +146,8 @@ def test_the_coin_falls_on_both_sides():
 def test_rewards_follow_the_coin_or_the_answers():
     texts = [["8", "9"], ["2", "two"]]
     assert rewards_of(a_work(), 0, texts) == [[coin_value(t) for t in group] for group in texts]
+    first = rewards_of(a_work(signal_groups=(2, 1, 2)), 1, texts)
+    assert first == [[coin_value(text) for text in texts[0]], [0.0, 0.0]]
     goal = TimeToAccuracy(answers=ANSWERS, target=0.5)
     assert rewards_of(a_work(time_to_accuracy=goal), 0, texts)[0] == [1.0, 0.0]
 
@@ -125,7 +159,7 @@ def test_good_enough_looks_at_the_last_steps_only():
     assert not good_enough(a_work(), rows)
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", ["short", "long"])
 @pytest.mark.parametrize(("silent_frac", "num_silent"), [(0.0, 0), (0.5, 0.5), (0.8, 0.8)])
 def test_generated_rollouts_have_the_sizes_that_were_asked_for(name, silent_frac, num_silent):
     shape = SHAPES[name]
@@ -156,13 +190,34 @@ def test_the_generator_repeats_itself_and_refuses_a_short_stream():
 
 
 def test_trl_is_handed_the_stored_tokens_group_after_group():
-    rollouts = made(Shape(problems=2, group=3, prompt_tokens=2, max_tokens=4))
-    given = replayed(rollouts)(["0"] * 3 + ["1"] * 3, None)
+    small = Shape(problems=2, group=3, prompt_tokens=2, max_tokens=4)
+    batches = [made(small), made(small, seed=1)]
+    trainer = SimpleNamespace(state=SimpleNamespace(global_step=1))
+    given = replayed(lambda step: batches[step])(["0"] * 3 + ["1"] * 3, trainer)
     assert [tuple(ids) for ids in given["prompt_ids"]] == [
-        *[rollouts.prompts[0]] * 3,
-        *[rollouts.prompts[1]] * 3,
+        *[batches[1].prompts[0]] * 3,
+        *[batches[1].prompts[1]] * 3,
     ]
-    assert tuple(given["completion_ids"][4]) == rollouts.completions[1][1]
+    assert tuple(given["completion_ids"][4]) == batches[1].completions[1][1]
+
+
+def test_trls_engine_is_given_the_lengths_of_each_step():
+    """One call a step; every prompt its own limit, which no end token cuts short."""
+
+    class Params(SimpleNamespace):
+        def clone(self):
+            return Params(**vars(self))
+
+    class Engine:
+        def generate(self, prompts, sampling_params, use_tqdm):
+            return [(p.max_tokens, p.ignore_eos, p.top_k) for p in sampling_params]
+
+    work = a_work(lengths=(((1, 2), (3, 4)), ((5, 6), (7, 8)), ((9, 9), (9, 9))))
+    engine, one = with_lengths(Engine(), work), Params(max_tokens=64, ignore_eos=False, top_k=-1)
+    prompts = [None] * 4
+    assert engine.generate(prompts, sampling_params=one, use_tqdm=False)[2] == (3, True, -1)
+    assert engine.generate(prompts, sampling_params=one, use_tqdm=False)[2] == (7, True, -1)
+    assert one.max_tokens == 64
 
 
 def test_the_schema_and_the_generator_load_no_torch():
@@ -248,17 +303,40 @@ def test_micro_batches_hold_every_row_once_within_the_limit(limit):
     assert len(parts) == {100_000: 1}.get(limit, len(parts))
 
 
+class Letters:
+    """A tokenizer whose ids are letters; "é" is written as two ids and read back as one."""
+
+    chat_template = "template"
+
+    def apply_chat_template(self, messages, **_):
+        return messages[-1]["content"]
+
+    def __call__(self, text, **_):
+        return {"input_ids": [ord(letter) for letter in text]}
+
+    def decode(self, ids):
+        return "".join(map(chr, ids)).replace("e\u0301", "é")
+
+
+def test_documents_become_prompts_that_read_back_and_lengths_that_warm_up_short(monkeypatch):
+    text = "plain words and the cafe\u0301, again and again. " * 30
+    monkeypatch.setattr("benchmarks.step_rollouts.document_ids", lambda _: [*map(ord, text)])
+    shape = Shape(problems=3, group=2, prompt_tokens=20, max_tokens=80, median_tokens=40)
+    work = document_work(Letters(), Path("model"), shape, steps=2, seed=0, learning_rate=1e-5)
+    prompts = [ids for step in work.prompts for ids in step]
+    texts = [text for step in work.texts for text in step]
+    assert [len(ids) for ids in prompts] == [20] * 6
+    assert [tuple(map(ord, text)) for text in texts] == prompts
+    assert max(work.flat_lengths(0)) <= 10 < max(work.flat_lengths(1)) <= 80
+
+
+def test_a_group_of_fixed_lengths():
+    shape = Shape(problems=2, group=2, prompt_tokens=3, max_tokens=9, fixed_tokens=(9, 4))
+    assert [[len(ids) for ids in group] for group in made(shape).completions] == [[9, 4], [9, 4]]
+
+
 def test_arithmetic_work_never_asks_twice(tmp_path, monkeypatch):
-    class Tokenizer:
-        chat_template = "template"
-
-        def apply_chat_template(self, messages, **_):
-            return messages[-1]["content"]
-
-        def __call__(self, text, **_):
-            return {"input_ids": [ord(letter) for letter in text]}
-
-    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda _: Tokenizer())
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", lambda _: Letters())
     work = arithmetic_work(tmp_path, steps=5, problems=8, seed=0, target=0.5, group=4)
     texts = [text for step in work.texts for text in step]
     assert len(texts) == len(set(texts)) == 40
