@@ -1,16 +1,16 @@
-"""From a config to what its memory and time depend on: token counts, requests, the model's shape.
-
-Imports nothing heavy, so that a plan can be made where nothing is installed but the command line.
-"""
+"""From a config to what its memory and time depend on: token counts, requests, the model's shape."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from recipes.baseline import ROOM_TOKENS
 from recipes.config import RunConfig
 from rewards.pool import num_workers
 from rl.activations import Lengths
-from rl.architecture import Architecture
+from rl.architecture import read_architecture
+from rl.lora import target_widths
 from rl.memory import Demand
 from rl.pace import Round
 from rollouts.process import cpu_compiler
@@ -60,16 +60,21 @@ def assumed_lengths(config: RunConfig, prompt: int | None, mean: int | None) -> 
 
 def demand_of(
     config: RunConfig,
-    arch: Architecture,
+    values: Mapping[str, Any],
     lengths: Lengths,
     *,
     engine_tokens: int,
     gpu_bytes: int | None,
 ) -> Demand:
-    """What a run asks of its device."""
+    """What a run asks of its device; `values` are the fields of the model's config.json.
+
+    Raises:
+        ValueError: The architecture is unknown, or has none of the layers that LoRA would adapt.
+    """
     train = config.train
     return Demand(
-        arch=arch,
+        arch=read_architecture(values),
+        adapted=_adapted(config, values),
         policy=config.policy,
         optimizer=config.optimizer,
         engine=config.engine,
@@ -94,6 +99,14 @@ def round_of(config: RunConfig) -> Round:
         updates=train.updates_per_round,
         frozen_passes=old + (loss.kl_coefficient > 0),
     )
+
+
+def _adapted(config: RunConfig, values: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    if not config.policy.lora.rank:
+        return ()
+    from transformers import AutoConfig
+
+    return tuple(target_widths(AutoConfig.for_model(**values), config.policy.lora))
 
 
 def _prompt_tokens(config: RunConfig) -> int:

@@ -1,14 +1,12 @@
 """Devices to plan for: how much memory they have and how fast they are.
 
 A GPU's figures are its maker's. A CPU is this machine's: the memory that is free, and a speed
-guessed from its cores unless `calibrated` measures it.
+guessed from its cores and their instructions.
 """
 
-import os
 import re
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from recipes.host_memory import free_memory
 from rl.pace import Speed
@@ -16,10 +14,9 @@ from rollouts import process
 
 GIB = 2**30
 UNITS = {"gib": 2**30, "gb": 10**9, "mib": 2**20, "mb": 10**6}
-CORE = Speed(flops=200e9, bandwidth=12e9)
-"""Of one core with bfloat16 instructions: a round figure."""
-BUDGET_S = 1.5
-"""Of each of the two measurements of `calibrated`."""
+CORES = {"amx_bf16": 750e9, "avx512_bf16": 200e9, "": 50e9}
+"""Floating-point operations a second of one core with such instructions, round figures."""
+CORE_BANDWIDTH = 12e9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,29 +79,8 @@ def find_device(name: str) -> Device:
 
 
 def cpu_speed() -> Speed:
-    """A guess by the cores that this process may use."""
+    """A guess by the cores that this process may use, and their instructions."""
+    flags = Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()
+    flops = next(flops for flag, flops in CORES.items() if not flag or flag in flags)
     cores = len(process.physical_cores())
-    return Speed(flops=cores * CORE.flops, bandwidth=cores * CORE.bandwidth)
-
-
-def calibrated() -> Speed:
-    """This machine's speed, measured in about three seconds; needs torch."""
-    import torch
-
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", len(process.physical_cores()))))
-    left, right = (torch.randn(2048, 2048, dtype=torch.bfloat16) for _ in range(2))
-    source = torch.ones(2**26)  # 256 MiB, beyond any cache
-    target = torch.empty_like(source)
-    product_s = _median_s(lambda: left @ right)
-    copy_s = _median_s(lambda: target.copy_(source))
-    return Speed(flops=2 * 2048**3 / product_s, bandwidth=2 * source.nbytes / copy_s)
-
-
-def _median_s(action: Callable[[], object]) -> float:
-    action()
-    times: list[float] = []
-    while sum(times) < BUDGET_S:
-        began = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - began)
-    return sorted(times)[len(times) // 2]
+    return Speed(flops=cores * flops, bandwidth=cores * CORE_BANDWIDTH)

@@ -5,6 +5,7 @@ large, and warned of from nine tenths on.
 """
 
 import logging
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +14,12 @@ from typing import Any, Literal
 import psutil
 
 from recipes.config import RunConfig
-from recipes.demand import assumed_lengths, demand_of
+from recipes.demand import assumed_lengths, demand_of, engine_tokens
 from recipes.devices import GIB, GPUS, Device, cpu_speed
 from recipes.host_memory import free_memory
-from rl.architecture import read_architecture
 from rl.memory import Demand, least_engine_bytes, peak, phases
 from rollouts.model_config import read_model_config
+from rollouts.process import uses_gpu
 
 logger = logging.getLogger(__name__)
 
@@ -56,30 +57,32 @@ def fault(demand: Demand, device: Device) -> str:
     return f"{told}: it fits {', or '.join(found)}" if found else f"{told}: no setting makes it fit"
 
 
-def check_memory(config: RunConfig, model: Path, *, longest_prompt: int, max_tokens: int) -> None:
-    """Raise ValueError if the run cannot fit into this machine's memory; warn if it is tight.
+def check_memory(config: RunConfig, model: Path, *, longest_prompt: int) -> None:
+    """Raise ValueError if a run surely does not fit into this machine's memory; warn if it may not.
 
-    For a CPU, before anything is loaded. Models of unknown architecture pass.
+    On a CPU, before anything is loaded. Surely means with completions of a single token: how long
+    they get is not known. Models of unknown architecture pass.
 
     Args:
         longest_prompt: In tokens, of the run's own problems.
-        max_tokens: The longest sequence that the engine will hold.
     """
+    if uses_gpu(os.environ):
+        return
+    lengths, values = assumed_lengths(config, longest_prompt, None), read_model_config(str(model))
+    context = values.get("max_position_embeddings")
+    tokens = engine_tokens(config, longest_prompt, context)
     try:
-        arch = read_architecture(read_model_config(str(model)))
+        demand = demand_of(config, values, lengths, engine_tokens=tokens, gpu_bytes=None)
     except ValueError:
         return
-    lengths = assumed_lengths(config, longest_prompt, None)
-    demand = demand_of(config, arch, lengths, engine_tokens=max_tokens, gpu_bytes=None)
     memory = free_memory() + psutil.Process().memory_info().rss
-    found = verdict(demand, memory)
-    if found == "fits":
+    if verdict(demand, memory) == "fits":
         return
     device = Device(name="cpu", is_gpu=False, memory=memory, speed=cpu_speed())
-    line = f"the run {fault(demand, device)}"
-    if found == "too large":
-        raise ValueError(line)
-    logger.warning("%s", line)
+    least = replace(demand, lengths=replace(lengths, longest=1, mean=1))
+    if verdict(least, memory) == "too large":
+        raise ValueError(f"the run {fault(demand, device)}")
+    logger.warning("if its completions get as long as they may, the run %s", fault(demand, device))
 
 
 def largest_micro_batch(demand: Demand, memory: int) -> int | None:

@@ -21,6 +21,8 @@ from eval.evaluate import EvalConfig, EvalResult, evaluate
 from recipes.baseline import best_prompt
 from recipes.config import RunConfig, to_yaml
 from recipes.control import ShuffledCollector
+from recipes.demand import most_requests
+from recipes.fitting import check_memory
 from recipes.preflight import check_config, check_lengths, check_room, check_splits
 from recipes.progress import Progress, show_result
 from recipes.scoring import pooled, reward_of
@@ -104,7 +106,8 @@ def _check_adapters(config: RunConfig, model: Path) -> None:
 def load_data(config: RunConfig, model: Path) -> Data:
     """Problems of all splits, without those whose prompt is too long (counted aloud).
 
-    Raises ValueError if a split has none, or if the longest does not fit into the context.
+    Raises ValueError if a split has none, or if the longest does not fit into the context or the
+    run into the memory.
     """
     from transformers import AutoTokenizer
 
@@ -121,11 +124,13 @@ def load_data(config: RunConfig, model: Path) -> Data:
             )
     check_splits(config, problems, config.task.name)
     longest = max(len(renderer.ids(p)) for rows in problems.values() for p in rows)
+    max_tokens = check_lengths(config, model, longest)
+    check_memory(config, model, longest_prompt=longest)
     return Data(
         problems=problems,
         renderer=renderer,
         score=Inline(reward_of(config)),
-        max_tokens=check_lengths(config, model, longest),
+        max_tokens=max_tokens,
     )
 
 
@@ -160,7 +165,7 @@ def build(
             model,
             config.engine,
             max_tokens=data.max_tokens,
-            num_requests=_most_requests(config),
+            num_requests=most_requests(config),
             adapter=policy.adapter,
         )
         if policy.adapter:
@@ -271,13 +276,6 @@ def _weights(config: RunConfig) -> dict[str, float]:
         return {}
     names = [task.name for task in config.task.tasks]
     return dict(zip(names, config.task.weights, strict=True))
-
-
-def _most_requests(config: RunConfig) -> int:
-    return max(
-        config.train.problems_per_round * config.train.group_size,
-        config.test.num_problems * config.test.num_samples,
-    )
 
 
 @contextlib.contextmanager

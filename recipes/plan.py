@@ -1,15 +1,16 @@
 """What a run would take, in memory and time, before anything is loaded.
 
 `python -m recipes.doctor --plan [PRESET] [fields as a recipe takes them] [--device NAME]
-[--prompt-tokens N] [--mean-tokens N] [--calibrate] [--json]`. DEVICE is cpu (this machine, the
-default), a GPU's name such as h100 or rtx4090, or a CPU's memory such as 24GiB. Exit code 2 with
-one line if the run does not fit. A model needs no more than its config.json. Seconds are estimates.
+[--prompt-tokens N] [--mean-tokens N] [--json]`. DEVICE is cpu (this machine, the default), a GPU's
+name such as h100 or rtx4090, or a CPU's memory such as 24GiB. Exit code 2 with one line if the run
+does not fit. A model needs no more than its config.json. Seconds are estimates.
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from rich.console import Console
@@ -19,16 +20,13 @@ from rich.text import Text
 from recipes.cli import USER_ERROR, guarded, read_config, split_command
 from recipes.config import RunConfig
 from recipes.demand import assumed_lengths, demand_of, engine_tokens, round_of
-from recipes.devices import GIB, Device, calibrated, find_device
+from recipes.devices import GIB, Device, find_device
 from recipes.fitting import Verdict, fault, verdict
 from recipes.presets import PRESETS
-from rl.architecture import Architecture, read_architecture
 from rl.memory import Demand, Parts, peak, phases
 from rl.pace import Round, sampled_tokens, seconds, update_flops
 from rollouts.model_config import read_model_config
 
-SWITCHES = ("--plan", "--json", "--calibrate")
-VALUES = ("--device", "--prompt-tokens", "--mean-tokens")
 LEAST_SHOWN = 0.005 * GIB
 STYLES = {"fits": "green", "tight": "yellow", "too large": "bold red"}
 
@@ -37,7 +35,7 @@ STYLES = {"fits": "green", "tight": "yellow", "too large": "bold red"}
 class Plan:
     """A run on a device: what it needs, by phase and part, and how long a round takes."""
 
-    config: RunConfig
+    model: str
     device: Device
     demand: Demand
     work: Round
@@ -46,22 +44,19 @@ class Plan:
     verdict: Verdict
     line: str
     """What does not fit or is tight, and what would; empty if it fits."""
-    measured: bool
-    """Whether the device's speed was measured."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Plan and print; 2 with one line for a mistake, or if the run does not fit."""
     if {"-h", "--help"} & set(argv):
         print(f"{__doc__}\nFields:")
-    words = list(argv)
-    switches = {name: _took(words, name) for name in SWITCHES}
+    words = [word for word in argv if word != "--json"]
     plans: list[Plan] = []
-    failed = guarded(lambda: plans.append(_planned(words, measured=switches["--calibrate"])))
+    failed = guarded(lambda: plans.append(planned(words)))
     if failed:
         return failed
     (plan,) = plans
-    if switches["--json"]:
+    if len(words) < len(argv):
         print(json.dumps(as_json(plan), indent=2))
     else:
         print_plan(plan)
@@ -71,26 +66,41 @@ def main(argv: Sequence[str]) -> int:
     return USER_ERROR if plan.verdict == "too large" else 0
 
 
-def plan_of(
-    config: RunConfig, device: Device, *, prompt: int | None, mean: int | None, measured: bool
-) -> Plan:
+def planned(argv: Sequence[str]) -> Plan:
+    """The plan that a command line asks for, as the doctor takes it.
+
+    Raises:
+        ValueError: A mistake in it.
+    """
+    given, rest = _split(argv)
+    config = read_config(split_command(rest, "doctor --plan", "quickstart", list(PRESETS)))
+    return plan_of(
+        config, find_device(given.device), prompt=given.prompt_tokens, mean=given.mean_tokens
+    )
+
+
+def plan_of(config: RunConfig, device: Device, *, prompt: int | None, mean: int | None) -> Plan:
     """The plan of a run; `prompt` and `mean` are token counts, guessed where None.
 
     Raises:
         ValueError: The model's config.json is not here, or of an unknown architecture.
     """
-    arch, context = _model(config.model)
     lengths = assumed_lengths(config, prompt, mean)
-    demand = demand_of(
-        config,
-        arch,
-        lengths,
-        engine_tokens=engine_tokens(config, lengths.prompt, context),
-        gpu_bytes=device.memory if device.is_gpu else None,
-    )
+    values = read_model_config(config.model)
+    context = values.get("max_position_embeddings")
+    try:
+        demand = demand_of(
+            config,
+            values,
+            lengths,
+            engine_tokens=engine_tokens(config, lengths.prompt, context),
+            gpu_bytes=device.memory if device.is_gpu else None,
+        )
+    except ValueError as error:
+        raise ValueError(f"model {config.model!r}: {error}") from error
     found, work = verdict(demand, device.memory), round_of(config)
     return Plan(
-        config=config,
+        model=config.model,
         device=device,
         demand=demand,
         work=work,
@@ -98,7 +108,6 @@ def plan_of(
         seconds=seconds(demand, work, device.speed),
         verdict=found,
         line="" if found == "fits" else fault(demand, device),
-        measured=measured,
     )
 
 
@@ -107,12 +116,12 @@ def as_json(plan: Plan) -> dict[str, Any]:
     phase, need = peak(plan.memory)
     arch = plan.demand.arch
     return {
-        "model": plan.config.model,
+        "model": plan.model,
         "family": arch.family,
         "parameters": arch.parameters,
         "parameters_computed_per_token": arch.computed,
+        "adapter_parameters": plan.demand.adapter_parameters,
         "device": asdict(plan.device),
-        "speed_measured": plan.measured,
         "verdict": plan.verdict,
         "line": plan.line,
         "peak_phase": phase,
@@ -131,12 +140,31 @@ def print_plan(plan: Plan) -> None:
     """The plan for a person."""
     console = Console(highlight=False)
     _, need = peak(plan.memory)
-    console.print(f"{plan.config.model}: {_model_line(plan.demand)}")
+    console.print(f"{plan.model}: {_model_line(plan.demand)}")
     told = Text(f"memory: {need / GIB:.1f} GiB at the peak, {plan.device.told}: ")
     console.print(told.append(plan.verdict, STYLES[plan.verdict]))
     console.print(_table(plan.memory))
     console.print(_pace(plan), soft_wrap=True)
     console.print(_assumed(plan.demand), style="dim", soft_wrap=True)
+
+
+def _split(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The plan's own options, and what a recipe takes."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--plan", action="store_true")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--prompt-tokens", type=_count)
+    parser.add_argument("--mean-tokens", type=_count)
+    try:
+        return parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error).removeprefix("argument ")) from error
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of tokens, 1 or more")
+    return int(text)
 
 
 def _table(memory: dict[str, Parts]) -> Table:
@@ -156,31 +184,11 @@ def _table(memory: dict[str, Parts]) -> Table:
     return table
 
 
-def _planned(words: list[str], *, measured: bool) -> Plan:
-    given = {name: _value(words, name) for name in VALUES}
-    command = split_command(words, "doctor --plan", "quickstart", list(PRESETS))
-    config = read_config(command)
-    device = find_device(given["--device"] or "cpu")
-    if measured and device.is_gpu:
-        raise ValueError(f"--calibrate measures this machine's CPU, not {device.name}: leave it out")
-    if measured:
-        device = replace(device, speed=calibrated())
-    prompt, mean = (_count(name, given[name]) for name in ("--prompt-tokens", "--mean-tokens"))
-    return plan_of(config, device, prompt=prompt, mean=mean, measured=measured)
-
-
-def _model(name: str) -> tuple[Architecture, int | None]:
-    values = read_model_config(name)
-    try:
-        return read_architecture(values), values.get("max_position_embeddings")
-    except ValueError as error:
-        raise ValueError(f"model {name!r}: {error}") from error
-
-
 def _model_line(demand: Demand) -> str:
     arch = demand.arch
     met = f", {arch.computed:,} of them in the layers that a token meets" if arch.experts else ""
-    return f"{arch.parameters:,} parameters{met} ({arch.family}, {demand.policy.dtype})"
+    lora = f", {demand.adapter_parameters:,} of adapters" if demand.adapted else ""
+    return f"{arch.parameters:,} parameters{met}{lora} ({arch.family}, {demand.policy.dtype})"
 
 
 def _pace(plan: Plan) -> str:
@@ -188,11 +196,10 @@ def _pace(plan: Plan) -> str:
     took = plan.seconds
     rate = sampled_tokens(plan.demand, plan.work) / took["sample"]
     phases_s = ", ".join(f"{name} {_rounded(s)}" for name, s in took.items())
-    source = "measured" if plan.measured else "assumed"
     return (
         f"a round, estimated: {_rounded(sum(took.values()))} s ({phases_s}; {rate:,.0f} tokens/s "
         f"sampled) at {plan.device.speed.flops / 1e12:.3g} TFLOP/s and "
-        f"{plan.device.speed.bandwidth / 1e9:.0f} GB/s, {source}"
+        f"{plan.device.speed.bandwidth / 1e9:.0f} GB/s"
     )
 
 
@@ -207,29 +214,3 @@ def _assumed(demand: Demand) -> str:
 
 def _rounded(value: float) -> str:
     return f"{value:,.0f}" if value >= 20 else f"{value:.2g}"
-
-
-def _took(words: list[str], flag: str) -> bool:
-    present = flag in words
-    words[:] = [word for word in words if word != flag]
-    return present
-
-
-def _value(words: list[str], flag: str) -> str | None:
-    for index, word in enumerate(words):
-        if word.startswith(f"{flag}="):
-            return words.pop(index).partition("=")[2]
-        if word == flag:
-            if index + 1 >= len(words):
-                raise ValueError(f"{flag} needs a value")
-            words.pop(index)
-            return words.pop(index)
-    return None
-
-
-def _count(flag: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"{flag} is {text!r}: give a whole number of tokens, 1 or more")
-    return int(text)

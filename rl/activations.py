@@ -8,17 +8,10 @@ Names: U places of a row, H hidden size, I intermediate size; a norm keeps one f
 from dataclasses import dataclass
 
 from rl.architecture import Architecture
-
-HEAD_BLOCK = 4096
-"""As `rl.logprobs.BLOCK`: columns of the head that are computed at once."""
-ROW_MULTIPLE = 64
-"""As `rl.rows.ROW_MULTIPLE`."""
-DENSE_TOKENS = 128
-"""As `rl.attention.DENSE_TOKENS`: so short completions keep their probabilities on a CPU..."""
-DENSE_PROMPT = 384
-"""...behind prompts of at most so many tokens, `rl.attention.DENSE_PROMPT`."""
-WIDTH_MULTIPLE = 16
-"""As `rl.dense_attention.WIDTH_MULTIPLE`."""
+from rl.attention import DENSE_PROMPT, DENSE_TOKENS
+from rl.dense_attention import WIDTH_MULTIPLE
+from rl.logprobs import BLOCK
+from rl.rows import ROW_MULTIPLE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +64,22 @@ def activation_bytes(
     *,
     compiled: bool,
     checkpointing: bool,
-    probabilities: int,
+    beside: int,
+    trained: bool,
 ) -> int:
     """Kept by all layers for a row of so many places, and what backward adds in one of them.
 
     With gradient checkpointing only the layers' inputs are kept, and one layer is computed again.
+
+    Args:
+        beside: Kept for one place by one layer beyond `layer_bytes`: probabilities, adapters.
+        trained: Whether the layers' own weights have gradients.
     """
     kinds = [layer_bytes(arch, itemsize, compiled=compiled, sparse=s) for s in (False, True)]
-    dense, sparse = (kind + probabilities for kind in kinds)
+    dense, sparse = (kind + beside for kind in kinds)
     largest = max(dense, sparse) if arch.sparse_layers else dense
     # Gradients of one layer: of its activations, about as much as it kept, and of its weights.
-    layer = largest * places + arch.largest_layer * itemsize
+    layer = largest * places + trained * arch.largest_layer * itemsize
     final = (itemsize + 4) * arch.hidden_size * places
     if checkpointing:
         inputs = arch.num_hidden_layers * arch.hidden_size * itemsize * places
@@ -90,12 +88,14 @@ def activation_bytes(
     return kept * places + final + layer
 
 
-def head_bytes(arch: Architecture, itemsize: int, num_sampled: int, *, float32_head: bool) -> int:
-    """What the head takes for so many sampled tokens in backward: its gradient above all."""
+def head_bytes(
+    arch: Architecture, itemsize: int, num_sampled: int, *, float32_head: bool, trained: bool
+) -> int:
+    """What the head takes for so many sampled tokens in backward: above all its gradient, if trained."""
     wide = 4 if float32_head else itemsize
     copied = 4 * arch.embedding if float32_head else 0
     hidden = num_sampled * arch.hidden_size * (itemsize + wide + 4)
-    return copied + arch.embedding * wide + hidden + num_sampled * HEAD_BLOCK * wide
+    return copied + trained * arch.embedding * wide + hidden + num_sampled * BLOCK * wide
 
 
 def _norm_bytes(arch: Architecture, itemsize: int, compiled: bool) -> int:

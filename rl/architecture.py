@@ -15,7 +15,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "mistral": {},
     "qwen2": {"qkv_bias": True},
     "qwen3": {"head_dim": 128, "query_key_norm": True},
-    "qwen3_moe": {"head_dim": 128, "query_key_norm": True, "decoder_sparse_step": 1},
+    "qwen3_moe": {"query_key_norm": True, "decoder_sparse_step": 1},
     "gemma2": {
         "head_dim": 256,
         "tie_word_embeddings": True,

@@ -19,12 +19,18 @@ from rl.activations import (
 from rl.architecture import Architecture
 from rl.optimizer import OptimizerConfig
 from rl.policy import PolicyConfig
+from rl.sharing import NUM_COMPLETIONS
+from rollouts.adapters import AdapterShape
 from rollouts.device_memory import ITEM_BYTES, cpu_pool_bytes, kv_pool_bytes
 from rollouts.sampler import EngineConfig
 
 MB = 10**6
-LIBRARIES = 850 * MB
-"""Of a process on a CPU with torch, transformers, vLLM and the compiler loaded."""
+LIBRARIES = 800 * MB
+"""Of a process on a CPU with torch, transformers and vLLM loaded."""
+ADAPTER_LIBRARIES = 70 * MB
+"""What peft and vLLM's LoRA add."""
+COMPILING = 300 * MB
+"""Of a C++ compiler at work beside the first update, where layers are fused on a CPU."""
 SCORER = 30 * MB
 """Of one scoring process."""
 SLACK = 0.05
@@ -37,8 +43,7 @@ ENGINE_BUFFERS = 1500 * MB
 BATCH_TOKENS = 4096
 """Prompt tokens that the engine computes at once."""
 GATE_TOKENS = 64
-GATE_SEQUENCES = 8
-"""Of `rl.sharing`: whole logits of so many short sequences."""
+"""Most of a completion of the gate."""
 
 Parts = dict[str, int]
 
@@ -55,6 +60,7 @@ class Demand:
         requests: Most that it is given at once.
         compiled: Whether layers are fused.
         scorers: Scoring processes.
+        adapted: With LoRA, inputs and outputs of each adapted layer; else empty.
         gpu_bytes: Of the GPU; None on a CPU.
     """
 
@@ -70,12 +76,23 @@ class Demand:
     requests: int
     compiled: bool
     scorers: int
+    adapted: tuple[tuple[int, int], ...] = ()
     gpu_bytes: int | None = None
 
     @property
     def itemsize(self) -> int:
         """Bytes of a weight that is computed with."""
         return ITEM_BYTES[self.policy.dtype]
+
+    @property
+    def adapter_parameters(self) -> int:
+        """Of all adapters, 0 without LoRA."""
+        return self.policy.lora.rank * sum(map(sum, self.adapted))
+
+    @property
+    def full_states(self) -> bool:
+        """Whether masters and moments are float32: those of adapters always are."""
+        return self.optimizer.states == "float32" or bool(self.adapted)
 
     @property
     def concurrent(self) -> int:
@@ -119,14 +136,16 @@ def peak(found: dict[str, Parts]) -> tuple[str, int]:
 def trainer_parts(demand: Demand) -> Parts:
     """What the trainer holds between updates, on the device that it computes on.
 
-    Example: 16 bytes a parameter of masters, gradients and moments beside 2 of the model in bfloat16.
+    Example: 16 bytes a parameter of masters, gradients and moments beside 2 of the model in
+    bfloat16; with LoRA the 16 are those of the adapters' parameters alone.
     """
-    count, itemsize = demand.arch.parameters, demand.itemsize
-    full = demand.optimizer.states == "float32"
+    whole, itemsize = demand.arch.parameters, demand.itemsize
+    count = demand.adapter_parameters or whole
+    full = demand.full_states
     away = full and demand.optimizer.offload and demand.gpu_bytes is not None
     wide = 0 if away else 4 if full else itemsize
     return {
-        "model": count * itemsize,
+        "model": (whole + demand.adapter_parameters) * itemsize,
         "masters": count * wide if full else 0,
         "gradients": count * wide,
         "moments": 2 * count * wide,
@@ -140,34 +159,53 @@ def update_parts(demand: Demand) -> Parts:
     kept = 4 * arch.num_attention_heads
     if demand.gpu_bytes is None:
         kept = probability_bytes(arch, itemsize, demand.lengths)
+    kept += _per_layer(demand) * demand.policy.lora.rank * itemsize
+    trained = not demand.adapted
     activations = activation_bytes(
         arch,
         itemsize,
         demand.places,
         compiled=demand.compiled,
         checkpointing=demand.policy.gradient_checkpointing,
-        probabilities=kept,
+        beside=kept,
+        trained=trained,
     )
-    head = head_bytes(arch, itemsize, demand.places, float32_head=demand.policy.float32_head)
-    return {"activations": activations, "head": head}
+    head = head_bytes(
+        arch,
+        itemsize,
+        demand.places,
+        float32_head=demand.policy.float32_head,
+        trained=trained,
+    )
+    compiling = demand.compiled and demand.gpu_bytes is None
+    return {"activations": activations, "head": head, "compiler": compiling * COMPILING}
 
 
 def engine_parts(demand: Demand) -> Parts:
-    """vLLM's weights and KV pool on a CPU: a tied head is packed as a copy."""
+    """vLLM's weights, slots of adapters and KV pool on a CPU: a tied head is packed as a copy."""
     arch, config = demand.arch, demand.engine
     itemsize = ITEM_BYTES[config.dtype]
     packed = arch.embedding if arch.tied else 0
     return {
         "engine weights": (arch.parameters + packed) * itemsize,
+        "engine adapters": slot_bytes(demand),
         "engine KV pool": cpu_pool_bytes(arch, config, demand.engine_tokens, demand.concurrent),
     }
+
+
+def slot_bytes(demand: Demand) -> int:
+    """vLLM's one slot for adapters, of the next rank that it knows, and its copy beside it."""
+    if not demand.adapted:
+        return 0
+    rank = AdapterShape(rank=demand.policy.lora.rank, layers=()).slot_rank
+    return 2 * rank * sum(map(sum, demand.adapted)) * ITEM_BYTES[demand.engine.dtype]
 
 
 def least_engine_bytes(demand: Demand) -> int:
     """What the engine's share of a GPU must hold: weights, buffers, one longest sequence."""
     itemsize = ITEM_BYTES[demand.engine.dtype]
     pool = kv_pool_bytes(demand.arch, itemsize, max_tokens=demand.engine_tokens, concurrent=1)
-    return demand.arch.parameters * itemsize + ENGINE_BUFFERS + pool
+    return demand.arch.parameters * itemsize + slot_bytes(demand) + ENGINE_BUFFERS + pool
 
 
 def _on_gpu(demand: Demand, phase: str) -> Parts:
@@ -183,16 +221,21 @@ def _on_gpu(demand: Demand, phase: str) -> Parts:
 def _surrounding(demand: Demand, parts: Parts) -> Parts:
     """What is there before anything is loaded, and what the allocator holds beyond `parts`."""
     ours = sum(size for name, size in parts.items() if name != "engine")
-    libraries = LIBRARIES + demand.scorers * SCORER
+    libraries = LIBRARIES + demand.scorers * SCORER + bool(demand.adapted) * ADAPTER_LIBRARIES
     return {
         "libraries": libraries if demand.gpu_bytes is None else CUDA_CONTEXT,
         "allocator": int(SLACK * ours),
     }
 
 
+def _per_layer(demand: Demand) -> int:
+    """Adapted matrices of one layer, rounded up."""
+    return -(-len(demand.adapted) // demand.arch.num_hidden_layers)
+
+
 def _read_bytes(demand: Demand) -> int:
     """Weights are read as float32, which the masters then are; where there are none, they go."""
-    kept = trainer_parts(demand)["masters"]
+    kept = demand.optimizer.states == "float32" and not demand.adapted
     return 0 if kept else 4 * demand.arch.parameters
 
 
@@ -203,7 +246,7 @@ def _gate_bytes(demand: Demand) -> int:
     kinds = 2 if arch.sparse_layers else 1
     few = arch.embedding * (1 if arch.tied else 2) + kinds * arch.largest_layer
     tokens = min(GATE_TOKENS, demand.lengths.mean)
-    logits = 2 * GATE_SEQUENCES * tokens * arch.vocab_size * 4
+    logits = 2 * 2 * NUM_COMPLETIONS * tokens * arch.vocab_size * 4
     return copies + 3 * 4 * few + logits
 
 

@@ -55,7 +55,7 @@ def seconds(demand: Demand, work: Round, speed: Speed) -> dict[str, float]:
     return {
         "sample": _sample_s(demand, work, speed),
         "update": _update_s(demand, work, speed),
-        "publish": PUBLISH_PASSES * demand.arch.parameters * demand.itemsize / speed.bandwidth,
+        "publish": PUBLISH_PASSES * _trained(demand) * demand.itemsize / speed.bandwidth,
     }
 
 
@@ -67,25 +67,26 @@ def sampled_tokens(demand: Demand, work: Round) -> int:
 def update_flops(demand: Demand, work: Round) -> dict[str, float]:
     """Of a round's updates: layers' matrices, attention, head.
 
-    A forward pass counts 2 a parameter and token, backward 4; gradient checkpointing computes the
-    layers' forward twice, attention and head always do.
+    A forward pass counts 2 a parameter and token, backward 4, or 2 where the weights are frozen;
+    gradient checkpointing computes the layers' forward twice, attention and head always do.
     """
     arch, sampled = demand.arch, sampled_tokens(demand, work)
     unique = work.groups * demand.lengths.prompt + sampled
     passes = 3 + demand.policy.gradient_checkpointing + work.frozen_passes
-    pairs = _pairs(demand, work)
+    frozen = bool(demand.adapted)
+    computed = arch.computed * (passes - frozen) + demand.adapter_parameters * passes
     return {
-        "layers": 2.0 * passes * arch.computed * unique,
-        "attention": pairs * _pair_flops(arch) * (passes + 0.5),
-        "head": 2.0 * sampled * arch.embedding * (4 + work.frozen_passes),
+        "layers": 2.0 * computed * unique,
+        "attention": _pairs(demand, work) * _pair_flops(arch) * (passes + 0.5),
+        "head": 2.0 * sampled * arch.embedding * (4 - frozen + work.frozen_passes),
     }
 
 
 def _update_s(demand: Demand, work: Round, speed: Speed) -> float:
     computing = sum(update_flops(demand, work).values()) / (speed.flops * UPDATE_EFFICIENCY)
     # Gradients are read for their norm, then all is read and written once, and the model written.
-    item = 4 if demand.optimizer.states == "float32" else demand.itemsize
-    moved = demand.arch.parameters * (9 * item + demand.itemsize)
+    item = 4 if demand.full_states else demand.itemsize
+    moved = _trained(demand) * (9 * item + demand.itemsize)
     unique = work.groups * demand.lengths.prompt + sampled_tokens(demand, work)
     layers = -(-unique // demand.policy.micro_batch_tokens) * demand.arch.num_hidden_layers
     return computing + layers * LAYER_S + work.updates * moved / speed.bandwidth
@@ -106,6 +107,11 @@ def _sample_s(demand: Demand, work: Round, speed: Speed) -> float:
     flops += _pairs(demand, work) * _pair_flops(arch)
     computing = flops / (speed.flops * SAMPLE_EFFICIENCY)
     return computing + moved / (speed.bandwidth * SAMPLE_EFFICIENCY) + steps * STEP_S
+
+
+def _trained(demand: Demand) -> int:
+    """Parameters that are trained and published."""
+    return demand.adapter_parameters or demand.arch.parameters
 
 
 def _pairs(demand: Demand, work: Round) -> float:

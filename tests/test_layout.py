@@ -18,7 +18,7 @@ VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "manager"
 # These never import torch: rewards and eval as a whole, and the plain half of rollouts.
 PLAIN_ROLLOUTS = (
     "rollout", "sampler", "seeds", "prompts", "process", "models", "collect", "ledger", "records",
-    "device_memory",
+    "device_memory", "model_config",
 )  # fmt: skip
 FILES = sorted(
     path for folder in (*PACKAGES, "benchmarks") for path in (ROOT / folder).rglob("*.py")
