@@ -7,6 +7,7 @@ process on this machine's CPU; the last line is JSON. Memory is the process tree
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -53,13 +54,15 @@ def measure(words: Sequence[str], folder: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", "recipes.r1_zero", *words, "--run-folder", str(folder)]
     with (folder.parent / "output.txt").open("w+") as output:
         started = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-        tree, highest = psutil.Process(started.pid), 0
-        while True:
-            highest = max(highest, _proportional(tree))
-            done, status, usage = os.wait4(started.pid, os.WNOHANG)
-            if done:
-                break
-            time.sleep(LOOK_S)
+        tree, highest, done = psutil.Process(started.pid), 0, 0
+        try:
+            while not done:
+                highest = max(highest, _proportional(tree))
+                time.sleep(LOOK_S)
+                done, status, usage = os.wait4(started.pid, os.WNOHANG)
+        finally:
+            if not done:
+                started.kill()
         started.returncode = os.waitstatus_to_exitcode(status)
         if started.returncode:
             output.seek(0)
@@ -107,6 +110,7 @@ def compare(words: Sequence[str]) -> dict[str, Any]:
 def main() -> None:
     """All cases, one after another."""
     prepare_process()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and the run ends with us
     parser = argparse.ArgumentParser(prog="python -m benchmarks.plan", description=__doc__)
     parser.add_argument("--model", help="as a recipe takes it")
     parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES))

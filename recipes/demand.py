@@ -85,7 +85,7 @@ def demand_of(
         engine_tokens=engine_tokens,
         requests=most_requests(config),
         compiled=config.policy.compile and (bool(gpu_bytes) or bool(cpu_compiler(os.environ))),
-        scorers=num_workers(config.scoring),
+        scorers=num_workers(config.scoring) if config.scoring.workers != 0 else 0,
         gpu_bytes=gpu_bytes,
     )
 
