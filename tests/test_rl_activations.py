@@ -50,7 +50,7 @@ FAMILIES = {
     "deepseek_v3": LATENT | SPARSE,
 }
 SHORT = Lengths(prompt=48, longest=64, mean=64)
-LONG = Lengths(prompt=48, longest=400, mean=400)
+LONG = Lengths(prompt=48, longest=256, mean=256)
 
 
 def model_of(family: str, dtype: torch.dtype) -> tuple[nn.Module, Architecture]:
