@@ -6,6 +6,7 @@ from random import Random
 
 from eval.evaluate import EvalConfig
 from recipes.config import RunConfig
+from recipes.fitting import check_memory
 from recipes.preflight import check_lengths, check_splits
 from recipes.scoring import reward_of
 from rewards.problem import Problem
@@ -35,7 +36,8 @@ class Data:
 def load_data(config: RunConfig, model: Path) -> Data:
     """Problems of all splits, without those whose prompt is too long (counted aloud).
 
-    Raises ValueError if a split has none, or if the longest does not fit into the context.
+    Raises ValueError if a split has none, or if the longest does not fit into the context or the
+    run into the memory.
     """
     from transformers import AutoTokenizer
 
@@ -52,9 +54,11 @@ def load_data(config: RunConfig, model: Path) -> Data:
             )
     check_splits(config, problems, config.task.name)
     longest = max(len(renderer.ids(p)) for rows in problems.values() for p in rows)
+    max_tokens = check_lengths(config, model, longest)
+    check_memory(config, model, longest_prompt=longest)
     return Data(
         problems=problems,
         renderer=renderer,
         score=Inline(reward_of(config)),
-        max_tokens=check_lengths(config, model, longest),
+        max_tokens=max_tokens,
     )

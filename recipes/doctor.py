@@ -6,7 +6,6 @@ imports neither torch nor vLLM, so it takes seconds and speaks where they are br
 
 import argparse
 import json
-import math
 import os
 import platform
 import shutil
@@ -29,6 +28,8 @@ try:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
+
+    from recipes.host_memory import container_limit
 except ModuleNotFoundError as error:
     remedy = "run `make setup`, then `.venv/bin/python -m recipes.doctor`"
     raise SystemExit(f"FAIL: {error.name} is missing in {sys.executable}: {remedy}") from error
@@ -223,7 +224,7 @@ def run_checks() -> Iterator[Check]:
     yield check_cpu(Path("/proc/cpuinfo").read_text())
     yield check_cores()
     memory = psutil.virtual_memory()
-    yield check_memory(min(memory.total, _container_limit_bytes()), memory.available)
+    yield check_memory(min(memory.total, container_limit()), memory.available)
     yield check_disk("disk", Path.cwd(), need_bytes=5e9)
     yield check_disk("model cache", models.cache_folder(), need_bytes=1e9)
     yield check_settings()
@@ -248,8 +249,14 @@ def print_table(checks: Sequence[Check]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the checks and print them; 1 if any is FAIL."""
+    """Run the checks and print them; 1 if any is FAIL. With --plan, `recipes.plan` instead."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if "--plan" in words:
+        from recipes.plan import main as plan
+
+        return plan(words)
     parser = argparse.ArgumentParser(prog="python -m recipes.doctor", description=__doc__)
+    parser.add_argument("--plan", action="store_true", help="what a run would take, see --plan -h")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     arguments = parser.parse_args(argv)
     if platform.system() == "Linux":
@@ -275,14 +282,6 @@ def _is_installed(name: str) -> bool:
     except metadata.PackageNotFoundError:
         return False
     return True
-
-
-def _container_limit_bytes() -> float:
-    """The memory limit of the container (cgroup v2), infinite without one."""
-    try:
-        return float(Path("/sys/fs/cgroup/memory.max").read_text())
-    except (OSError, ValueError):  # no cgroup v2, or the word "max"
-        return math.inf
 
 
 def _output(command: Sequence[str], cwd: str | None = None) -> str | None:

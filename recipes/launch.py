@@ -21,6 +21,7 @@ from recipes.baseline import best_prompt
 from recipes.config import RunConfig, to_yaml
 from recipes.control import ShuffledCollector
 from recipes.data import Data, load_data
+from recipes.demand import most_requests
 from recipes.preflight import check_config, check_room
 from recipes.progress import Progress, show_result
 from recipes.scoring import pooled
@@ -128,7 +129,7 @@ def build(
             model,
             config.engine,
             max_tokens=data.max_tokens,
-            num_requests=-(-_most_requests(config) // ranks.count),
+            num_requests=-(-most_requests(config) // ranks.count),
             adapter=policy.adapter,
         )
         if policy.adapter:
@@ -254,13 +255,6 @@ def _weights(config: RunConfig) -> dict[str, float]:
         return {}
     names = [task.name for task in config.task.tasks]
     return dict(zip(names, config.task.weights, strict=True))
-
-
-def _most_requests(config: RunConfig) -> int:
-    return max(
-        config.train.problems_per_round * config.train.group_size,
-        config.test.num_problems * config.test.num_samples,
-    )
 
 
 @contextlib.contextmanager

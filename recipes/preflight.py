@@ -14,8 +14,8 @@ from pathlib import Path
 from safetensors import safe_open
 
 from eval.evaluate import EvalConfig
-from recipes.baseline import ROOM_TOKENS
 from recipes.config import RunConfig
+from recipes.demand import engine_tokens, longest_sequence
 from recipes.scoring import reward_of
 from rewards.problem import Problem
 from rl.checkpoint import checkpoint_bytes
@@ -172,26 +172,23 @@ def check_splits(config: RunConfig, problems: Mapping[Split, Sequence[Problem]],
 def check_lengths(config: RunConfig, model: Path, longest_prompt: int) -> int:
     """The longest sequence in tokens that the engine must hold, prompt and completion together.
 
-    With `best_prompt` other ways to ask have `ROOM_TOKENS` more, as far as the context goes.
     Raises ValueError if the model's context or a micro-batch is smaller than a sequence.
     """
-    limits = [limit for _, limit in config.train.max_tokens]
-    longest = longest_prompt + max(*limits, config.test.max_tokens, config.validation.max_tokens)
-    room = longest + ROOM_TOKENS * config.best_prompt
-    context = _text_config(model).get("max_position_embeddings", room)
-    if longest > context:
+    longest = longest_sequence(config, longest_prompt)
+    context = _text_config(model).get("max_position_embeddings")
+    if context and longest > context:
         raise ValueError(
             f"the longest prompt has {longest_prompt} tokens and with its completion {longest}, "
             f"more than the model's context of {context}: lower prompts.max_prompt_tokens or "
             "the max_tokens of train, test and validation"
         )
-    trained = longest_prompt + max(limits)
+    trained = longest_prompt + max(limit for _, limit in config.train.max_tokens)
     if config.policy.micro_batch_tokens < trained:
         raise ValueError(
             f"policy.micro_batch_tokens is {config.policy.micro_batch_tokens}, less than one "
             f"sequence of {trained} tokens: raise it to {trained}"
         )
-    return min(context, room)
+    return engine_tokens(config, longest_prompt, context)
 
 
 def check_room(config: RunConfig, model: Path, path: Path) -> None:

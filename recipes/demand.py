@@ -1,0 +1,123 @@
+"""From a config to what its memory and time depend on: token counts, requests, the model's shape."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from recipes.baseline import ROOM_TOKENS
+from recipes.config import RunConfig
+from rewards.pool import num_workers
+from rl.activations import Lengths
+from rl.architecture import read_architecture
+from rl.lora import target_widths
+from rl.memory import Demand
+from rl.pace import Round
+from rollouts.process import cpu_compiler
+from rollouts.prompts import Renderer
+from rollouts.tasks.arithmetic import Arithmetic
+from rollouts.tasks.countdown import Countdown
+
+PROMPT_TOKENS = 256
+"""Assumed of the longest prompt, where the task's problems are not at hand."""
+CHARACTERS_PER_TOKEN = 3
+CHAT_TOKENS = 40
+"""Of a chat template with its system message."""
+FEW_PROBLEMS = 64
+
+
+def most_requests(config: RunConfig) -> int:
+    """Most requests that the engine is given at once."""
+    return max(
+        config.train.problems_per_round * config.train.group_size,
+        config.test.num_problems * config.test.num_samples,
+    )
+
+
+def longest_sequence(config: RunConfig, longest_prompt: int) -> int:
+    """Tokens of the longest sequence, prompt and completion together, of training and evaluation."""
+    limits = [limit for _, limit in config.train.max_tokens]
+    return longest_prompt + max(*limits, config.test.max_tokens, config.validation.max_tokens)
+
+
+def engine_tokens(config: RunConfig, longest_prompt: int, context: int | None) -> int:
+    """What the engine is built for: with `best_prompt` other ways to ask have more room."""
+    room = longest_sequence(config, longest_prompt) + ROOM_TOKENS * config.best_prompt
+    return min(context, room) if context else room
+
+
+def assumed_lengths(config: RunConfig, prompt: int | None, mean: int | None) -> Lengths:
+    """Token counts where nothing was tokenised: given, or guessed from the task and the limits.
+
+    A prompt has a token in three characters; a completion takes half its limit on average.
+    """
+    longest = max(limit for _, limit in config.train.max_tokens)
+    guessed = min(_prompt_tokens(config), config.prompts.max_prompt_tokens)
+    return Lengths(
+        prompt=prompt or guessed, longest=longest, mean=min(mean or max(1, longest // 2), longest)
+    )
+
+
+def demand_of(
+    config: RunConfig,
+    values: Mapping[str, Any],
+    lengths: Lengths,
+    *,
+    engine_tokens: int,
+    gpu_bytes: int | None,
+) -> Demand:
+    """What a run asks of its device; `values` are the fields of the model's config.json.
+
+    Raises:
+        ValueError: The architecture is unknown, or has none of the layers that LoRA would adapt.
+    """
+    train = config.train
+    return Demand(
+        arch=read_architecture(values),
+        adapted=_adapted(config, values),
+        policy=config.policy,
+        optimizer=config.optimizer,
+        engine=config.engine,
+        lengths=lengths,
+        groups=-(-train.problems_per_round // train.updates_per_round),
+        group_size=train.group_size,
+        reference=config.loss.kl_coefficient > 0,
+        engine_tokens=engine_tokens,
+        requests=most_requests(config),
+        compiled=config.policy.compile and (bool(gpu_bytes) or bool(cpu_compiler(os.environ))),
+        scorers=num_workers(config.scoring) if config.scoring.workers != 0 else 0,
+        gpu_bytes=gpu_bytes,
+    )
+
+
+def round_of(config: RunConfig) -> Round:
+    """What a round of this run computes."""
+    train, loss = config.train, config.loss
+    old = loss.anchor == "trainer" and train.updates_per_round > 1
+    return Round(
+        groups=train.problems_per_round,
+        updates=train.updates_per_round,
+        frozen_passes=old + (loss.kl_coefficient > 0),
+    )
+
+
+def _adapted(config: RunConfig, values: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:
+    if not config.policy.lora.rank:
+        return ()
+    from transformers import AutoConfig
+
+    return tuple(target_widths(AutoConfig.for_model(**values), config.policy.lora))
+
+
+def _prompt_tokens(config: RunConfig) -> int:
+    """Of the longest prompt, by its characters where the task makes its own problems."""
+    task, prompts = config.task, config.prompts
+    if isinstance(task, Countdown):
+        task = replace(task, num_problems=min(task.num_problems, FEW_PROBLEMS))
+    if not isinstance(task, Arithmetic | Countdown):
+        return PROMPT_TOKENS
+    plain = replace(prompts, template="plain" if prompts.template == "chat" else prompts.template)
+    renderer = Renderer(tokenizer=None, config=plain)
+    texts = (renderer.text(problem) for problem in task.problems("train"))
+    extra = CHAT_TOKENS if prompts.template == "chat" else 0
+    return max(map(len, texts), default=0) // CHARACTERS_PER_TOKEN + extra

@@ -1,0 +1,145 @@
+"""Does a run fit into its device, and if not, what would.
+
+The estimate is right within a fifth or so: a run is refused only when it is more than a tenth too
+large, and warned of from nine tenths on.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from recipes.config import RunConfig
+from recipes.demand import assumed_lengths, demand_of, engine_tokens
+from recipes.devices import GIB, GPUS, Device, cpu_speed
+from recipes.host_memory import free_memory
+from rl.memory import Demand, least_engine_bytes, peak, phases
+from rollouts.model_config import read_model_config
+from rollouts.process import uses_gpu
+
+logger = logging.getLogger(__name__)
+
+REFUSED = 1.1
+WARNED = 0.9
+NUM_WAYS = 2
+"""So many ways to make it fit are named."""
+TOKENS_MULTIPLE = 64
+
+Verdict = Literal["fits", "tight", "too large"]
+
+
+def verdict(demand: Demand, memory: int) -> Verdict:
+    """What the estimate says of so many bytes."""
+    share = 0.0
+    if demand.gpu_bytes is not None:
+        share = least_engine_bytes(demand) / (demand.engine.gpu_memory_frac * demand.gpu_bytes)
+    need = max(peak(phases(demand))[1] / memory, share)
+    return "too large" if need > REFUSED else "tight" if need > WARNED else "fits"
+
+
+def fault(demand: Demand, device: Device) -> str:
+    """In one line: what is too large or tight, and what would fit."""
+    phase, need = peak(phases(demand))
+    told = f"needs about {need / GIB:.1f} GiB (phase: {phase}), {device.told}"
+    least = least_engine_bytes(demand)
+    if demand.gpu_bytes is not None and least > demand.engine.gpu_memory_frac * demand.gpu_bytes:
+        told += (
+            f", of which the engine needs at least {least / GIB:.1f} GiB and is given "
+            f"engine.gpu_memory_frac {demand.engine.gpu_memory_frac}"
+        )
+    found = list(_ways(demand, device.memory))[:NUM_WAYS]
+    larger = _smallest_gpu(demand)
+    found += [f"as it is on {larger.name} ({larger.memory / GIB:.0f} GiB)"] if larger else []
+    return f"{told}: it fits {', or '.join(found)}" if found else f"{told}: no setting makes it fit"
+
+
+def check_memory(config: RunConfig, model: Path, *, longest_prompt: int) -> None:
+    """Raise ValueError if a run surely does not fit into this machine's memory; warn if it may not.
+
+    On a CPU, before anything is loaded. Surely means with completions of a single token: how long
+    they get is not known. Models of unknown architecture pass.
+
+    Args:
+        longest_prompt: In tokens, of the run's own problems.
+    """
+    if uses_gpu(os.environ):
+        return
+    lengths, values = assumed_lengths(config, longest_prompt, None), read_model_config(str(model))
+    context = values.get("max_position_embeddings")
+    tokens = engine_tokens(config, longest_prompt, context)
+    try:
+        demand = demand_of(config, values, lengths, engine_tokens=tokens, gpu_bytes=None)
+    except ValueError:
+        return
+    memory = free_memory() + psutil.Process().memory_info().rss
+    if verdict(demand, memory) == "fits":
+        return
+    device = Device(name="cpu", is_gpu=False, memory=memory, speed=cpu_speed())
+    least = replace(demand, lengths=replace(lengths, longest=1, mean=1))
+    if verdict(least, memory) == "too large":
+        raise ValueError(f"the run {fault(demand, device)}")
+    logger.warning("if its completions get as long as they may, the run %s", fault(demand, device))
+
+
+def largest_micro_batch(demand: Demand, memory: int) -> int | None:
+    """The largest `policy.micro_batch_tokens` that fits, at most today's; None if none does.
+
+    A micro-batch holds at least one longest sequence.
+    """
+    low = -(-demand.lengths.sequence // TOKENS_MULTIPLE)
+    high = demand.policy.micro_batch_tokens // TOKENS_MULTIPLE
+    best = None
+    while low <= high:
+        middle = (low + high) // 2
+        if verdict(_changed(demand, micro_batch_tokens=middle * TOKENS_MULTIPLE), memory) == "fits":
+            best, low = middle * TOKENS_MULTIPLE, middle + 1
+        else:
+            high = middle - 1
+    return best
+
+
+def _ways(demand: Demand, memory: int) -> Iterator[str]:
+    """Settings that make it fit, the mildest first, each with a smaller micro-batch if it must be."""
+    for flags, changed in _changes(demand):
+        tokens = demand.policy.micro_batch_tokens
+        if not flags or verdict(changed, memory) != "fits":
+            best = largest_micro_batch(changed, memory)
+            if best is None:
+                continue
+            tokens = best
+        if tokens < demand.policy.micro_batch_tokens:
+            flags = [*flags, f"--policy.micro-batch-tokens {tokens}"]
+        if flags:
+            yield f"with {' '.join(flags)}"
+
+
+def _changes(demand: Demand) -> Iterator[tuple[list[str], Demand]]:
+    flags: list[str] = []
+    yield flags, demand
+    if not demand.policy.gradient_checkpointing:
+        flags = [*flags, "--policy.gradient-checkpointing"]
+        demand = _changed(demand, gradient_checkpointing=True)
+        yield flags, demand
+    if demand.gpu_bytes is not None and not demand.optimizer.offload:
+        away = replace(demand, optimizer=replace(demand.optimizer, offload=True))
+        yield [*flags, "--optimizer.offload"], away
+    if demand.optimizer.states == "float32":
+        narrow = replace(demand, optimizer=replace(demand.optimizer, states="bfloat16"))
+        yield [*flags, "--optimizer.states bfloat16"], narrow
+
+
+def _smallest_gpu(demand: Demand) -> Device | None:
+    """The first of the list that holds the run as it is, if this is not it already."""
+    for device in GPUS.values():
+        there = replace(demand, gpu_bytes=device.memory)
+        if device.memory != demand.gpu_bytes and verdict(there, device.memory) == "fits":
+            return device
+    return None
+
+
+def _changed(demand: Demand, **values: Any) -> Demand:
+    return replace(demand, policy=replace(demand.policy, **values))

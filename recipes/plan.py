@@ -1,0 +1,216 @@
+"""What a run would take, in memory and time, before anything is loaded.
+
+`python -m recipes.doctor --plan [PRESET] [fields as a recipe takes them] [--device NAME]
+[--prompt-tokens N] [--mean-tokens N] [--json]`. DEVICE is cpu (this machine, the default), a GPU's
+name such as h100 or rtx4090, or a CPU's memory such as 24GiB. Exit code 2 with one line if the run
+does not fit. A model needs no more than its config.json. Seconds are estimates.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from recipes.cli import USER_ERROR, guarded, read_config, split_command
+from recipes.config import RunConfig
+from recipes.demand import assumed_lengths, demand_of, engine_tokens, round_of
+from recipes.devices import GIB, Device, find_device
+from recipes.fitting import Verdict, fault, verdict
+from recipes.presets import PRESETS
+from rl.memory import Demand, Parts, peak, phases
+from rl.pace import Round, sampled_tokens, seconds, update_flops
+from rollouts.model_config import read_model_config
+
+LEAST_SHOWN = 0.005 * GIB
+STYLES = {"fits": "green", "tight": "yellow", "too large": "bold red"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A run on a device: what it needs, by phase and part, and how long a round takes."""
+
+    model: str
+    device: Device
+    demand: Demand
+    work: Round
+    memory: dict[str, Parts]
+    seconds: dict[str, float]
+    verdict: Verdict
+    line: str
+    """What does not fit or is tight, and what would; empty if it fits."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Plan and print; 2 with one line for a mistake, or if the run does not fit."""
+    if {"-h", "--help"} & set(argv):
+        print(f"{__doc__}\nFields:")
+    words = [word for word in argv if word != "--json"]
+    plans: list[Plan] = []
+    failed = guarded(lambda: plans.append(planned(words)))
+    if failed:
+        return failed
+    (plan,) = plans
+    if len(words) < len(argv):
+        print(json.dumps(as_json(plan), indent=2))
+    else:
+        print_plan(plan)
+    if plan.verdict != "fits":
+        word = "error" if plan.verdict == "too large" else "warning"
+        print(f"{word}: {plan.line}", file=sys.stderr, flush=True)
+    return USER_ERROR if plan.verdict == "too large" else 0
+
+
+def planned(argv: Sequence[str]) -> Plan:
+    """The plan that a command line asks for, as the doctor takes it.
+
+    Raises:
+        ValueError: A mistake in it.
+    """
+    given, rest = _split(argv)
+    config = read_config(split_command(rest, "doctor --plan", "quickstart", list(PRESETS)))
+    return plan_of(
+        config, find_device(given.device), prompt=given.prompt_tokens, mean=given.mean_tokens
+    )
+
+
+def plan_of(config: RunConfig, device: Device, *, prompt: int | None, mean: int | None) -> Plan:
+    """The plan of a run; `prompt` and `mean` are token counts, guessed where None.
+
+    Raises:
+        ValueError: The model's config.json is not here, or of an unknown architecture.
+    """
+    lengths = assumed_lengths(config, prompt, mean)
+    values = read_model_config(config.model)
+    context = values.get("max_position_embeddings")
+    try:
+        demand = demand_of(
+            config,
+            values,
+            lengths,
+            engine_tokens=engine_tokens(config, lengths.prompt, context),
+            gpu_bytes=device.memory if device.is_gpu else None,
+        )
+    except ValueError as error:
+        raise ValueError(f"model {config.model!r}: {error}") from error
+    found, work = verdict(demand, device.memory), round_of(config)
+    return Plan(
+        model=config.model,
+        device=device,
+        demand=demand,
+        work=work,
+        memory=phases(demand),
+        seconds=seconds(demand, work, device.speed),
+        verdict=found,
+        line="" if found == "fits" else fault(demand, device),
+    )
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """All numbers."""
+    phase, need = peak(plan.memory)
+    arch = plan.demand.arch
+    return {
+        "model": plan.model,
+        "family": arch.family,
+        "parameters": arch.parameters,
+        "parameters_computed_per_token": arch.computed,
+        "adapter_parameters": plan.demand.adapter_parameters,
+        "device": asdict(plan.device),
+        "verdict": plan.verdict,
+        "line": plan.line,
+        "peak_phase": phase,
+        "peak_bytes": need,
+        "memory_bytes": plan.memory,
+        "seconds_estimated": plan.seconds,
+        "sampled_tokens_per_round": sampled_tokens(plan.demand, plan.work),
+        "update_flops": update_flops(plan.demand, plan.work),
+        "assumed_tokens": asdict(plan.demand.lengths),
+        "micro_batch_places": plan.demand.places,
+        "layers_compiled": plan.demand.compiled,
+    }
+
+
+def print_plan(plan: Plan) -> None:
+    """The plan for a person."""
+    console = Console(highlight=False)
+    _, need = peak(plan.memory)
+    console.print(f"{plan.model}: {_model_line(plan.demand)}")
+    told = Text(f"memory: {need / GIB:.1f} GiB at the peak, {plan.device.told}: ")
+    console.print(told.append(plan.verdict, STYLES[plan.verdict]))
+    console.print(_table(plan.memory))
+    console.print(_pace(plan), soft_wrap=True)
+    console.print(_assumed(plan.demand), style="dim", soft_wrap=True)
+
+
+def _split(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The plan's own options, and what a recipe takes."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--plan", action="store_true")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--prompt-tokens", type=_count)
+    parser.add_argument("--mean-tokens", type=_count)
+    try:
+        return parser.parse_known_args(argv)
+    except argparse.ArgumentError as error:
+        raise ValueError(str(error).removeprefix("argument ")) from error
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of tokens, 1 or more")
+    return int(text)
+
+
+def _table(memory: dict[str, Parts]) -> Table:
+    """Parts by phase in GiB, the largest phase in bold."""
+    highest, _ = peak(memory)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("GiB")
+    for phase in memory:
+        table.add_column(phase, justify="right", style="bold" if phase == highest else None)
+    names = list(dict.fromkeys(name for parts in memory.values() for name in parts))
+    for name in names:
+        sizes = [parts.get(name, 0) for parts in memory.values()]
+        if max(sizes) >= LEAST_SHOWN:
+            table.add_row(name, *(f"{size / GIB:.2f}" if size else "" for size in sizes))
+    totals = [sum(parts.values()) for parts in memory.values()]
+    table.add_row("together", *(f"{total / GIB:.2f}" for total in totals), end_section=True)
+    return table
+
+
+def _model_line(demand: Demand) -> str:
+    arch = demand.arch
+    met = f", {arch.computed:,} of them in the layers that a token meets" if arch.experts else ""
+    lora = f", {demand.adapter_parameters:,} of adapters" if demand.adapted else ""
+    return f"{arch.parameters:,} parameters{met}{lora} ({arch.family}, {demand.policy.dtype})"
+
+
+def _pace(plan: Plan) -> str:
+    """One line of seconds and speed."""
+    took = plan.seconds
+    rate = sampled_tokens(plan.demand, plan.work) / took["sample"]
+    phases_s = ", ".join(f"{name} {_rounded(s)}" for name, s in took.items())
+    return (
+        f"a round, estimated: {_rounded(sum(took.values()))} s ({phases_s}; {rate:,.0f} tokens/s "
+        f"sampled) at {plan.device.speed.flops / 1e12:.3g} TFLOP/s and "
+        f"{plan.device.speed.bandwidth / 1e9:.0f} GB/s"
+    )
+
+
+def _assumed(demand: Demand) -> str:
+    lengths = demand.lengths
+    return (
+        f"assumed: prompts of at most {lengths.prompt} tokens (--prompt-tokens), completions of "
+        f"{lengths.mean} on average (--mean-tokens) and {lengths.longest} at most; micro-batches of "
+        f"{demand.places:,} places, {'' if demand.compiled else 'not '}compiled"
+    )
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value >= 20 else f"{value:.2g}"

@@ -1,0 +1,260 @@
+"""Memory of a run by phase and part, before anything is loaded: plain arithmetic in bytes.
+
+On a CPU all parts live in one process, so the peak is that of the largest phase. On a GPU the
+engine holds its share while it samples and sleeps while the trainer updates. The peak is that of
+full micro-batches; the constants at the top are measured (LOG.md).
+
+Names: N parameters, V vocabulary, H hidden size.
+"""
+
+from dataclasses import dataclass
+
+from rl.activations import (
+    Lengths,
+    activation_bytes,
+    head_bytes,
+    probability_bytes,
+    row_places,
+)
+from rl.architecture import Architecture
+from rl.optimizer import OptimizerConfig
+from rl.policy import PolicyConfig
+from rl.sharing import NUM_COMPLETIONS
+from rollouts.adapters import AdapterShape
+from rollouts.device_memory import ITEM_BYTES, cpu_pool_bytes, kv_pool_bytes
+from rollouts.sampler import EngineConfig
+
+MB = 10**6
+LIBRARIES = 800 * MB
+"""Of a process on a CPU with torch, transformers and vLLM loaded."""
+ADAPTER_LIBRARIES = 70 * MB
+"""What peft and vLLM's LoRA add."""
+COMPILING = 300 * MB
+"""Of a C++ compiler at work beside the first update, where layers are fused on a CPU."""
+SCORER = 30 * MB
+"""Of one scoring process."""
+SLACK = 0.05
+"""What the allocator holds beyond what lives, as a share of it."""
+CUDA_CONTEXT = 600 * MB
+ENGINE_ASLEEP = 1000 * MB
+"""What vLLM keeps on a GPU while it sleeps: its own buffers and captured graphs."""
+ENGINE_BUFFERS = 1500 * MB
+"""What vLLM needs on a GPU beside weights and KV cache."""
+BATCH_TOKENS = 4096
+"""Prompt tokens that the engine computes at once."""
+GATE_TOKENS = 64
+"""Most of a completion of the gate."""
+
+Parts = dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """All that memory depends on.
+
+    Attributes:
+        lengths: Of training's sequences.
+        groups, group_size: Of one update.
+        reference: Whether a KL term keeps one.
+        engine_tokens: Longest sequence that the engine must hold.
+        requests: Most that it is given at once.
+        compiled: Whether layers are fused.
+        scorers: Scoring processes.
+        adapted: With LoRA, inputs and outputs of each adapted layer; else empty.
+        gpu_bytes: Of the GPU; None on a CPU.
+    """
+
+    arch: Architecture
+    policy: PolicyConfig
+    optimizer: OptimizerConfig
+    engine: EngineConfig
+    lengths: Lengths
+    groups: int
+    group_size: int
+    reference: bool
+    engine_tokens: int
+    requests: int
+    compiled: bool
+    scorers: int
+    adapted: tuple[tuple[int, int], ...] = ()
+    gpu_bytes: int | None = None
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a weight that is computed with."""
+        return ITEM_BYTES[self.policy.dtype]
+
+    @property
+    def adapter_parameters(self) -> int:
+        """Of all adapters, 0 without LoRA."""
+        return self.policy.lora.rank * sum(map(sum, self.adapted))
+
+    @property
+    def full_states(self) -> bool:
+        """Whether masters and moments are float32: those of adapters always are."""
+        return self.optimizer.states == "float32" or bool(self.adapted)
+
+    @property
+    def concurrent(self) -> int:
+        """Requests that the engine samples at once."""
+        return min(self.engine.max_concurrent, self.requests)
+
+    @property
+    def places(self) -> int:
+        """Of the fullest row: a micro-batch, or the whole update where that is smaller."""
+        whole = self.groups * (self.lengths.prompt + self.group_size * self.lengths.longest)
+        return row_places(min(self.policy.micro_batch_tokens, whole))
+
+
+def phases(demand: Demand) -> dict[str, Parts]:
+    """What each phase of a run holds, part by part: load, gate, sample, update, publish."""
+    shared = engine_parts(demand) if demand.gpu_bytes is None else {}
+    held = {**shared, **trainer_parts(demand)}
+    loading = {n: size for n, size in held.items() if n not in ("gradients", "moments")}
+    added = {
+        "load": {"weights as read": _read_bytes(demand)},
+        "gate": {"float32 copies": _gate_bytes(demand)},
+        "sample": {"sampling": _sampling_bytes(demand)},
+        "update": update_parts(demand),
+        "publish": {"proof": 3 * demand.arch.embedding * demand.itemsize},
+    }
+    found = {}
+    for phase, extra in added.items():
+        parts = {**(loading if phase in ("load", "gate") else held), **extra}
+        parts = parts if demand.gpu_bytes is None else {**_on_gpu(demand, phase), **parts}
+        found[phase] = {**_surrounding(demand, parts), **parts}
+    return found
+
+
+def peak(found: dict[str, Parts]) -> tuple[str, int]:
+    """The phase that takes most, and its bytes."""
+    totals = {phase: sum(parts.values()) for phase, parts in found.items()}
+    phase = max(totals, key=lambda name: totals[name])
+    return phase, totals[phase]
+
+
+def trainer_parts(demand: Demand) -> Parts:
+    """What the trainer holds between updates, on the device that it computes on.
+
+    Example: 16 bytes a parameter of masters, gradients and moments beside 2 of the model in
+    bfloat16; with LoRA the 16 are those of the adapters' parameters alone.
+    """
+    whole, itemsize = demand.arch.parameters, demand.itemsize
+    count = demand.adapter_parameters or whole
+    full = demand.full_states
+    away = full and demand.optimizer.offload and demand.gpu_bytes is not None
+    wide = 0 if away else 4 if full else itemsize
+    return {
+        "model": (whole + demand.adapter_parameters) * itemsize,
+        "masters": count * wide if full else 0,
+        "gradients": count * wide,
+        "moments": 2 * count * wide,
+        "reference": count * itemsize if demand.reference else 0,
+    }
+
+
+def update_parts(demand: Demand) -> Parts:
+    """What a micro-batch of the update adds."""
+    arch, itemsize = demand.arch, demand.itemsize
+    kept = 4 * arch.num_attention_heads
+    if demand.gpu_bytes is None:
+        kept = probability_bytes(arch, itemsize, demand.lengths)
+    kept += _per_layer(demand) * demand.policy.lora.rank * itemsize
+    trained = not demand.adapted
+    activations = activation_bytes(
+        arch,
+        itemsize,
+        demand.places,
+        compiled=demand.compiled,
+        checkpointing=demand.policy.gradient_checkpointing,
+        beside=kept,
+        trained=trained,
+    )
+    head = head_bytes(
+        arch,
+        itemsize,
+        demand.places,
+        float32_head=demand.policy.float32_head,
+        trained=trained,
+    )
+    compiling = demand.compiled and demand.gpu_bytes is None
+    return {"activations": activations, "head": head, "compiler": compiling * COMPILING}
+
+
+def engine_parts(demand: Demand) -> Parts:
+    """vLLM's weights, slots of adapters and KV pool on a CPU: a tied head is packed as a copy."""
+    arch, config = demand.arch, demand.engine
+    itemsize = ITEM_BYTES[config.dtype]
+    packed = arch.embedding if arch.tied else 0
+    return {
+        "engine weights": (arch.parameters + packed) * itemsize,
+        "engine adapters": slot_bytes(demand),
+        "engine KV pool": cpu_pool_bytes(arch, config, demand.engine_tokens, demand.concurrent),
+    }
+
+
+def slot_bytes(demand: Demand) -> int:
+    """vLLM's one slot for adapters, of the next rank that it knows, and its copy beside it."""
+    if not demand.adapted:
+        return 0
+    rank = AdapterShape(rank=demand.policy.lora.rank, layers=()).slot_rank
+    return 2 * rank * sum(map(sum, demand.adapted)) * ITEM_BYTES[demand.engine.dtype]
+
+
+def least_engine_bytes(demand: Demand) -> int:
+    """What the engine's share of a GPU must hold: weights, buffers, one longest sequence."""
+    itemsize = ITEM_BYTES[demand.engine.dtype]
+    pool = kv_pool_bytes(demand.arch, itemsize, max_tokens=demand.engine_tokens, concurrent=1)
+    return demand.arch.parameters * itemsize + slot_bytes(demand) + ENGINE_BUFFERS + pool
+
+
+def _on_gpu(demand: Demand, phase: str) -> Parts:
+    """What the engine holds: its whole share, its weights, or what is left while it sleeps."""
+    assert demand.gpu_bytes is not None
+    if phase == "update":
+        return {"engine asleep": ENGINE_ASLEEP}
+    if phase == "publish":
+        return {"engine weights": demand.arch.parameters * demand.itemsize + ENGINE_BUFFERS}
+    return {"engine": int(demand.engine.gpu_memory_frac * demand.gpu_bytes)}
+
+
+def _surrounding(demand: Demand, parts: Parts) -> Parts:
+    """What is there before anything is loaded, and what the allocator holds beyond `parts`."""
+    ours = sum(size for name, size in parts.items() if name != "engine")
+    libraries = LIBRARIES + demand.scorers * SCORER + bool(demand.adapted) * ADAPTER_LIBRARIES
+    return {
+        "libraries": libraries if demand.gpu_bytes is None else CUDA_CONTEXT,
+        "allocator": int(SLACK * ours),
+    }
+
+
+def _per_layer(demand: Demand) -> int:
+    """Adapted matrices of one layer, rounded up."""
+    return -(-len(demand.adapted) // demand.arch.num_hidden_layers)
+
+
+def _read_bytes(demand: Demand) -> int:
+    """Weights are read as float32, which the masters then are; where there are none, they go."""
+    kept = demand.optimizer.states == "float32" and not demand.adapted
+    return 0 if kept else 4 * demand.arch.parameters
+
+
+def _gate_bytes(demand: Demand) -> int:
+    """A float32 copy made of a copy; a few of its layers with two sets of gradients; their logits."""
+    arch = demand.arch
+    copies = (4 + demand.itemsize) * arch.parameters
+    kinds = 2 if arch.sparse_layers else 1
+    few = arch.embedding * (1 if arch.tied else 2) + kinds * arch.largest_layer
+    tokens = min(GATE_TOKENS, demand.lengths.mean)
+    logits = 2 * 2 * NUM_COMPLETIONS * tokens * arch.vocab_size * 4
+    return copies + 3 * 4 * few + logits
+
+
+def _sampling_bytes(demand: Demand) -> int:
+    """Logits of a step thrice in float32, and a batch of prompts inside one layer, on a CPU."""
+    if demand.gpu_bytes is not None:  # inside the engine's share
+        return 0
+    arch = demand.arch
+    logits = 3 * 4 * demand.concurrent * arch.vocab_size
+    width = 3 * arch.intermediate_size + 4 * arch.hidden_size
+    return logits + BATCH_TOKENS * width * demand.itemsize
