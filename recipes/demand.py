@@ -87,6 +87,7 @@ def demand_of(
         compiled=config.policy.compile and (bool(gpu_bytes) or bool(cpu_compiler(os.environ))),
         scorers=num_workers(config.scoring) if config.scoring.workers != 0 else 0,
         gpu_bytes=gpu_bytes,
+        shards=int(os.environ.get("WORLD_SIZE") or 1) if config.policy.fsdp else 1,
     )
 
 

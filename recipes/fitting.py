@@ -75,7 +75,8 @@ def check_memory(config: RunConfig, model: Path, *, longest_prompt: int) -> None
         demand = demand_of(config, values, lengths, engine_tokens=tokens, gpu_bytes=None)
     except ValueError:
         return
-    memory = free_memory() + psutil.Process().memory_info().rss
+    sharing = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
+    memory = free_memory() // sharing + psutil.Process().memory_info().rss
     if verdict(demand, memory) == "fits":
         return
     device = Device(name="cpu", is_gpu=False, memory=memory, speed=cpu_speed())
@@ -127,6 +128,9 @@ def _changes(demand: Demand) -> Iterator[tuple[list[str], Demand]]:
     if demand.gpu_bytes is not None and not demand.optimizer.offload:
         away = replace(demand, optimizer=replace(demand.optimizer, offload=True))
         yield [*flags, "--optimizer.offload"], away
+    if demand.gpu_bytes is not None and demand.optimizer.states == "float32":
+        eight = replace(demand, optimizer=replace(demand.optimizer, states="8bit"))
+        yield [*flags, "--optimizer.states 8bit"], eight
     if demand.optimizer.states == "float32":
         narrow = replace(demand, optimizer=replace(demand.optimizer, states="bfloat16"))
         yield [*flags, "--optimizer.states bfloat16"], narrow

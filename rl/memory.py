@@ -62,6 +62,7 @@ class Demand:
         scorers: Scoring processes.
         adapted: With LoRA, inputs and outputs of each adapted layer; else empty.
         gpu_bytes: Of the GPU; None on a CPU.
+        shards: Processes over which the trainer's states are spread (FSDP).
     """
 
     arch: Architecture
@@ -78,6 +79,7 @@ class Demand:
     scorers: int
     adapted: tuple[tuple[int, int], ...] = ()
     gpu_bytes: int | None = None
+    shards: int = 1
 
     @property
     def itemsize(self) -> int:
@@ -92,7 +94,7 @@ class Demand:
     @property
     def full_states(self) -> bool:
         """Whether masters and moments are float32: those of adapters always are."""
-        return self.optimizer.states == "float32" or bool(self.adapted)
+        return self.optimizer.states != "bfloat16" or bool(self.adapted)
 
     @property
     def concurrent(self) -> int:
@@ -144,13 +146,17 @@ def trainer_parts(demand: Demand) -> Parts:
     full = demand.full_states
     away = full and demand.optimizer.offload and demand.gpu_bytes is not None
     wide = 0 if away else 4 if full else itemsize
-    return {
+    moment = 1.02 if demand.optimizer.states == "8bit" and not away else wide  # with its scales
+    parts = {
         "model": (whole + demand.adapter_parameters) * itemsize,
         "masters": count * wide if full else 0,
         "gradients": count * wide,
-        "moments": 2 * count * wide,
+        "moments": int(2 * count * moment),
         "reference": count * itemsize if demand.reference else 0,
     }
+    if demand.shards > 1:  # the masters are the model
+        return {n: size // demand.shards for n, size in parts.items() if n != "model"}
+    return parts
 
 
 def update_parts(demand: Demand) -> Parts:
@@ -235,7 +241,7 @@ def _per_layer(demand: Demand) -> int:
 
 def _read_bytes(demand: Demand) -> int:
     """Weights are read as float32, which the masters then are; where there are none, they go."""
-    kept = demand.optimizer.states == "float32" and not demand.adapted
+    kept = demand.full_states and not demand.adapted
     return 0 if kept else 4 * demand.arch.parameters
 
 

@@ -11,6 +11,7 @@ from rewards.problem import Problem
 from rl.ranks import Ranks
 from rollouts.rollout import Completion, Group, Request
 from rollouts.sampler import Sampler
+from rollouts.timeline import Timeline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,11 @@ class SplitCollector:
     def seed(self) -> int:
         """Of the run."""
         return self.collector.seed
+
+    @property
+    def timeline(self) -> Timeline:
+        """Of this process's share."""
+        return self.collector.timeline
 
     def collect(
         self, problems: Sequence[Problem], *args: Any, first_row: int = 0, **kw: Any
