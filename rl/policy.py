@@ -15,6 +15,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from rl.attention import NAME as PACKED
 from rl.compiling import compile_layers, compiled_layers, uncompile_layers
+from rl.linear import use_native_linear
 from rl.logprobs import sampled_logprobs
 from rl.lora import (
     LoraSettings,
@@ -83,6 +84,7 @@ class Policy:
         if config.gradient_checkpointing:
             self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.optimizer = MasterOptimizer(self.model, optimizer, dtype, scaled)
+        use_native_linear(self.model)
         self.packed = True
         self.model.set_attn_implementation(PACKED)
         if reason := known_fault(self.model):
