@@ -16,6 +16,7 @@ from transformers import AttentionInterface
 from rl.dense_attention import DensePart, Run, Settings, dense_backward, dense_forward, dense_parts
 from rl.flash_attention import FlashPart, flash_backward, flash_forward, flash_parts
 from rl.flex_attention import flex_row_attention
+from rl.native_attention import ShortPart, native_backward, native_forward, short_part, takes
 from rl.rows import RowLayout
 
 NAME = "groupwise_packed"
@@ -58,13 +59,17 @@ def packed_attention(
 class Plan(NamedTuple):
     """Which parts of a row are computed how."""
 
+    native: ShortPart | None
     dense: list[DensePart]
     flash: list[FlashPart]
 
 
-def plan(layout: RowLayout, settings: Settings, num_heads: int) -> Plan:
-    """The row's plan for layers like this, worked out once a row."""
-    key = (settings.window, settings.softcap is None, num_heads)
+def plan(layout: RowLayout, settings: Settings, num_heads: int, native: bool = False) -> Plan:
+    """The row's plan for layers like this, worked out once a row.
+
+    With `native` the kernel in C++ does what would be dense.
+    """
+    key = (settings.window, settings.softcap is None, num_heads, native)
     if key not in layout.plans:
         simple = settings.window is None and settings.softcap is None
         runs, long = [], []
@@ -76,8 +81,9 @@ def plan(layout: RowLayout, settings: Settings, num_heads: int) -> Plan:
                 run = Run(span, span, None if own or not prompt else index)
                 if span.stop > span.start:
                     (runs if short or not simple else long).append(run)
-        dense = dense_parts(layout, runs, settings.window, num_heads)
-        layout.plans[key] = Plan(dense, flash_parts(layout, long))
+        short = short_part(layout, runs) if native and simple and runs else None
+        dense = [] if short else dense_parts(layout, runs, settings.window, num_heads)
+        layout.plans[key] = Plan(short, dense, flash_parts(layout, long))
     return layout.plans[key]
 
 
@@ -88,32 +94,38 @@ class _RowAttention(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, layout: RowLayout, settings: Settings
     ) -> Tensor:
-        dense, flash = plan(layout, settings, query.shape[1])
+        native, dense, flash = plan(layout, settings, query.shape[1], takes(query, key, value))
         out = query.new_zeros(*query.shape[:2], value.shape[-1])
-        normaliser = query.new_empty(0)
+        normaliser = short_normaliser = query.new_empty(0)
+        if native:
+            short_normaliser = native_forward(out, query, key, value, native, settings.scaling)
         kept = [dense_forward(out, query, key, value, part, settings) for part in dense]
         if flash:
             normaliser = query.new_full(query.shape[:2], torch.inf, dtype=torch.float32)
         for part in flash:
             flash_forward(out, normaliser, query, key, value, part, settings)
-        ctx.save_for_backward(query, key, value, out, normaliser, *kept)
+        ctx.save_for_backward(query, key, value, out, normaliser, short_normaliser, *kept)
         ctx.layout, ctx.settings = layout, settings
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, out, normaliser, *kept = ctx.saved_tensors
-        dense, flash = plan(ctx.layout, ctx.settings, query.shape[1])
+        query, key, value, out, normaliser, short_normaliser, *kept = ctx.saved_tensors
+        settings, heads = ctx.settings, (query, key, value)
+        native, dense, flash = plan(ctx.layout, settings, query.shape[1], takes(*heads))
         exact = torch.float32 if flash else query.dtype  # a query of several parts sums them
         grads = [
             torch.zeros(x.shape, dtype=kind)
-            for x, kind in ((query, exact), (key, torch.float32), (value, torch.float32))
+            for x, kind in zip(heads, (exact, torch.float32, torch.float32), strict=True)
         ]
+        if native:
+            normalisers = short_normaliser
+            native_backward(grads, grad, *heads, normalisers, native, settings.scaling)
         for part, probabilities in zip(dense, kept, strict=True):
-            dense_backward(grads, grad, query, key, value, probabilities, part, ctx.settings)
+            dense_backward(grads, grad, query, key, value, probabilities, part, settings)
         for part in flash:
-            flash_backward(grads, grad, query, key, value, out, normaliser, part, ctx.settings)
-        grads = [g.to(x.dtype) for g, x in zip(grads, (query, key, value), strict=True)]
+            flash_backward(grads, grad, query, key, value, out, normaliser, part, settings)
+        grads = [g.to(x.dtype) for g, x in zip(grads, heads, strict=True)]
         return *grads, None, None
 
 

@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from rl.linear import weight_gradient
+from rl.native import kernels, usable
+
 BLOCK = 4096
 """Of the vocabulary: the head meets all tokens in so many columns at once."""
 TILE = 2**19
@@ -76,6 +79,10 @@ class _HeadLogprobs(torch.autograd.Function):
         for index, start in enumerate(range(0, len(head), block)):
             part = slice(start, start + block)
             logits = hidden @ head[part].t()
+            if softcap is None and usable(logits):
+                found = (picked, normalisers[index], entropies[index])
+                kernels().logits_statistics(logits, targets - start, temperature, *found)
+                continue
             for rows, tile, _ in _tiles(logits, temperature, softcap):
                 _pick(picked[rows], tile, targets[rows] - start)
                 logprobs = tile.log_softmax(-1)
@@ -94,6 +101,8 @@ class _HeadLogprobs(torch.autograd.Function):
         """By the logits: (one hot of the target - p) / temperature, and -p (log p + H) / temperature."""
         hidden, head, targets, normaliser, entropy = ctx.saved_tensors
         scale = torch.zeros_like(entropy) if grad_logprobs is None else grad_logprobs
+        pull = torch.zeros_like(entropy) if grad_entropy is None else grad_entropy
+        found = (ctx.temperature, normaliser, entropy, scale.contiguous(), pull.contiguous())
         scale = scale / ctx.temperature
         grad_hidden = torch.zeros_like(hidden, dtype=torch.float32)
         trained = ctx.needs_input_grad[1]  # not under LoRA
@@ -101,7 +110,11 @@ class _HeadLogprobs(torch.autograd.Function):
         for start in range(0, len(head), ctx.block):
             part = slice(start, start + ctx.block)
             logits = hidden @ head[part].t()
-            for rows, tile, slope in _tiles(logits, ctx.temperature, ctx.softcap):
+            native = ctx.softcap is None and usable(logits)
+            if native:
+                kernels().logits_gradient(logits, targets - start, *found)
+            tiles = () if native else _tiles(logits, ctx.temperature, ctx.softcap)
+            for rows, tile, slope in tiles:
                 tile.sub_(normaliser[rows, None])
                 weight = -scale[rows, None]
                 if grad_entropy is not None:
@@ -111,7 +124,7 @@ class _HeadLogprobs(torch.autograd.Function):
                 _add_at(tile, targets[rows] - start, scale[rows])
                 logits[rows] = tile if slope is None else tile.mul_(slope)
             if trained:
-                torch.mm(logits.t(), hidden, out=grad_head[part])
+                grad_head[part] = weight_gradient(logits, hidden)
             grad_hidden += logits @ head[part]
         return grad_hidden.to(hidden.dtype), grad_head, None, None, None, None
 

@@ -19,6 +19,7 @@ from rl.compiling import compile_layers, compiled_layers, uncompile_layers
 from rl.dealing import computed, dealt, parts_of
 from rl.forward import known_fault, plain_attention, row_hidden, single_hidden
 from rl.fsdp import assign, gathered, is_sharded, local, part_of, shard
+from rl.linear import use_native_linear, use_plain_linear
 from rl.logprobs import sampled_logprobs
 from rl.lora import (
     LoraSettings,
@@ -108,6 +109,7 @@ class Policy:
                 self.model, self._computed, self.ranks, dtype, offload=optimizer.offload
             )
         self.optimizer = MasterOptimizer(self.model, optimizer, dtype, scaled, self.ranks)
+        use_native_linear(self.model)
         self.packed = True
         self.model.set_attn_implementation(PACKED)
         if reason := known_fault(self.model):
@@ -220,9 +222,8 @@ class Policy:
     def load_reference(self, tensors: Mapping[str, Tensor]) -> None:
         """Take back what `reference_state` gave."""
         trained = self._trained()
-        parts = {name: part_of(tensor, trained[name]) for name, tensor in tensors.items()}
         self.reference = {
-            name: part.to(local(trained[name]).device) for name, part in parts.items()
+            n: part_of(t, trained[n]).to(local(trained[n]).device) for n, t in tensors.items()
         }
 
     def published(self) -> Mapping[str, Tensor]:
@@ -264,6 +265,7 @@ class Policy:
             exact.load_state_dict(self._whole_state())
         else:
             exact = copy.deepcopy(self.model).float()
+            use_plain_linear(exact)
         exact.set_attn_implementation(plain_attention(exact))
         return exact.eval()
 
