@@ -22,7 +22,7 @@ from recipes.config import RunConfig, to_yaml
 from recipes.control import ShuffledCollector
 from recipes.data import Data, load_data
 from recipes.demand import most_requests
-from recipes.preflight import check_config, check_room
+from recipes.preflight import check_config, check_reference, check_room
 from recipes.progress import Progress, show_result
 from recipes.scoring import pooled
 from recipes.stopping import Stopper
@@ -54,6 +54,7 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
     stopper = Stopper(config.stop_after)
     progress = Progress(config.train.num_rounds)
     model = resolve_model(config.model)
+    check_reference(config, model)
     if config.policy.lora.rank:
         _check_adapters(config, model)
     data = load_data(config, model)

@@ -22,6 +22,8 @@ from rl.checkpoint import checkpoint_bytes
 from rl.eight_bit import eight_bit_fault
 from rl.lora import adapter_size, settings_fault
 from rl.objective import loss_fault
+from rollouts.model_config import read_model_config
+from rollouts.models import resolve_model
 from rollouts.sampler import Split
 from rollouts.tasks.countdown import Countdown
 from rollouts.tasks.mixture import Mixture, SingleTask, TaskConfig
@@ -33,6 +35,14 @@ MIN_GROUP_SIZE = 2
 ROLLOUT_BYTES_PER_TOKEN = 14
 """Of a round file, for each sampled token, prompts included: measured 13.5 at 9 tokens a sample."""
 WEIGHT_BYTES = {"bfloat16": 2, "float32": 4}
+SAME_IN_REFERENCE = (
+    "model_type",
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+)
+"""Fields of config.json in which a reference model equals the policy's."""
 COUNTS = {
     "train": ("num_rounds", "problems_per_round", "updates_per_round", "save_every", "keep_last"),
     "engine": ("max_concurrent", "proof_parts"),
@@ -189,6 +199,31 @@ def check_lengths(config: RunConfig, model: Path, longest_prompt: int) -> int:
             f"sequence of {trained} tokens: raise it to {trained}"
         )
     return engine_tokens(config, longest_prompt, context)
+
+
+def check_reference(config: RunConfig, model: Path) -> None:
+    """Raise ValueError if the KL term's own reference model is no relative of the policy's."""
+    name = config.loss.reference_model
+    if name is None:
+        return
+    if config.policy.lora.rank:
+        raise ValueError(
+            f"loss.reference_model is {name!r} with policy.lora.rank {config.policy.lora.rank}: "
+            "adapters are held to their own base; leave one of them out"
+        )
+    if config.loss.kl_coefficient <= 0:
+        raise ValueError(
+            f"loss.reference_model is {name!r}, but loss.kl_coefficient is "
+            f"{config.loss.kl_coefficient:g}: without a KL term nothing is held to it"
+        )
+    theirs, ours = (read_model_config(str(path)) for path in (resolve_model(name), model))
+    for field in SAME_IN_REFERENCE:
+        if theirs.get(field) != ours.get(field):
+            raise ValueError(
+                f"loss.reference_model {name!r} has {field} {theirs.get(field)}, the model "
+                f"{ours.get(field)}: choose a checkpoint of the same model, such as the one that "
+                "this training started from"
+            )
 
 
 def check_room(config: RunConfig, model: Path, path: Path) -> None:

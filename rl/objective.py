@@ -52,6 +52,9 @@ class LossConfig:
     """Its weight; 0 leaves it out, and no reference is kept."""
     reference_every: int = 400
     """The reference becomes the policy of now every so many updates, between rounds (if the KL term is on)."""
+    reference_model: str | None = None
+    """A checkpoint of the same architecture and vocabulary that the KL term holds to throughout;
+    None: the policy as it was at the start, and then as reference_every says."""
     entropy_coefficient: float = 0.0
     """Weight of the entropy, which is raised; 0 leaves it out."""
 

@@ -181,10 +181,7 @@ class Policy:
         return states, torch.arange(len(states), device=states.device)
 
     def micro_batches(self, batch: Batch) -> list[Batch]:
-        """This process's parts of an update's batch; all processes' together are the batch.
-
-        Where the model is sharded every process has as many, some weighing nothing.
-        """
+        """This process's parts of an update's batch; if sharded as many as any process has."""
         return dealt(self._parts(batch), self.ranks, equal=self.sharded)
 
     def _parts(self, batch: Batch) -> list[Batch]:
@@ -212,6 +209,11 @@ class Policy:
             name: local(param).to(self.dtype, copy=True) for name, param in self._trained().items()
         }
 
+    def read_reference(self, folder: Path) -> None:
+        """Make another checkpoint of this architecture the reference."""
+        other = AutoModelForCausalLM.from_pretrained(folder, dtype=self.dtype)
+        self.load_reference({name: param.detach() for name, param in other.named_parameters()})
+
     def reference_state(self) -> dict[str, Tensor] | None:
         """The reference for a checkpoint, whole; None if there is none. All processes call it."""
         if self.reference is None or not self.sharded:
@@ -229,8 +231,7 @@ class Policy:
     def published(self) -> Mapping[str, Tensor]:
         """What an engine is given, in order: the weights, or with LoRA the adapters alone.
 
-        The tensors are the ones that the trainer computes with, not copies, where it holds them
-        as an engine takes them; others are made on access.
+        The trainer's own tensors where an engine takes them as they are; others made on access.
         """
         return adapter_state(self.model) if self.adapter else self.weights()
 
@@ -243,10 +244,7 @@ class Policy:
         return CheckpointWeights(self.model, state)
 
     def save_pretrained(self, folder: Path | None) -> None:
-        """A plain checkpoint folder, in the compute dtype, with any adapters merged.
-
-        All processes call it where the model is sharded, those that do not write with None.
-        """
+        """A plain checkpoint, adapters merged; processes that only give their shards say None."""
         model, state = self.model, None
         if self.adapter:
             state = merged_state(self.model)

@@ -23,6 +23,7 @@ from rl.run_folder import RunFolder
 from rl.update import prepare, update
 from rollouts.collect import Collector, collection_metrics, graded
 from rollouts.ledger import Ledger
+from rollouts.models import resolve_model
 from rollouts.rollout import Group, Sampling
 from rollouts.sampler import Sampler
 
@@ -126,7 +127,10 @@ def restore(run: Trainer) -> RunState:
     run.ledger.drawn.update(state.drawn)
     run.folder.forget_metrics_from(state.round)
     if run.loss.kl_coefficient > 0 and run.policy.reference is None and not run.policy.adapter:
-        run.policy.refresh_reference()  # adapters have their base
+        if run.loss.reference_model:
+            run.policy.read_reference(resolve_model(run.loss.reference_model))
+        else:
+            run.policy.refresh_reference()  # adapters have their base
     return state
 
 
@@ -212,8 +216,13 @@ def train_on(
 
 
 def is_reference_due(run: Trainer, updates: int) -> bool:
-    """True at the first round that starts at or after a multiple of `reference_every` updates."""
+    """True at the first round that starts at or after a multiple of `reference_every` updates.
+
+    Never with a reference model of its own.
+    """
     every = run.loss.reference_every
+    if run.loss.reference_model:
+        return False
     return updates >= every and updates % every < run.config.updates_per_round
 
 

@@ -160,6 +160,26 @@ class EngineDeath:
         return self._step(core)
 
 
+def test_a_reference_that_is_no_relative_is_refused_before_anything_is_loaded(
+    run, tiny_model, tmp_path
+):
+    other = tmp_path / "other"
+    shutil.copytree(tiny_model, other)
+    values = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(values | {"vocab_size": 300}))
+    given = fields(tiny_model, loss_reference_model=str(other))
+    assert refused(run, *given) == (
+        f"loss.reference_model {str(other)!r} has vocab_size 300, the model 259: choose a checkpoint "
+        "of the same model, such as the one that this training started from"
+    )
+    given = fields(tiny_model, loss_reference_model=str(tiny_model), loss_kl_coefficient="0")
+    assert "without a KL term nothing is held to it" in refused(run, *given)
+    given = [*fields(tiny_model, loss_reference_model=str(tiny_model)), "--policy.lora.rank", "2"]
+    assert "adapters are held to their own base" in refused(run, *given)
+    given = fields(tiny_model, loss_reference_model=str(tmp_path / "nothing"))
+    assert "nothing" in refused(run, *given)
+
+
 @pytest.fixture(scope="module")
 def runs(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of two runs: one never disturbed, and one whose engine died in round 2."""

@@ -196,9 +196,8 @@ def test_old_logprobs_are_of_the_policy_before_the_round(untied, tmp_path):
 def test_the_divergence_from_the_reference_is_in_the_loss(untied, tmp_path, config):
     config = replace(config, kl_coefficient=0.3)
     other = write_model(tmp_path / "reference", tied=False, seed=1)
-    policy, reference = make_policy(untied), make_policy(other)
-    reference.refresh_reference()
-    policy.reference = reference.reference
+    policy = make_policy(untied)
+    policy.read_reference(other)
     before = parameters(policy)
     groups = [LIVE, DEAD]
     (batch,) = prepare(policy, [packed(*groups, keep_no_signal=True)], config, TEMPERATURE)
