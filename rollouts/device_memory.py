@@ -3,6 +3,7 @@
 Plain arithmetic, so that a plan can be made where no engine is loaded.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ def device_settings(
     from transformers import AutoConfig
 
     if torch.cuda.is_available():
-        return {"gpu_memory_utilization": config.gpu_memory_frac, "enable_sleep_mode": True}
+        shared = {"gpu_memory_utilization": config.gpu_memory_frac, "enable_sleep_mode": True}
+        # Of several processes each has an engine on its own GPU, in the group that is there.
+        alone = int(os.environ.get("WORLD_SIZE") or 1) == 1
+        return shared if alone else {**shared, "distributed_executor_backend": "external_launcher"}
     settings = AutoConfig.from_pretrained(model).get_text_config()
     return {
         "kv_cache_memory_bytes": cpu_pool_bytes(settings, config, max_tokens, concurrent),
