@@ -7,6 +7,7 @@ from typing import Any
 
 from recipes.baseline import ROOM_TOKENS
 from recipes.config import RunConfig
+from recipes.devices import cpu_flags
 from rewards.pool import num_workers
 from rl.activations import Lengths
 from rl.architecture import read_architecture
@@ -85,6 +86,10 @@ def demand_of(
         engine_tokens=engine_tokens,
         requests=most_requests(config),
         compiled=config.policy.compile and (bool(gpu_bytes) or bool(cpu_compiler(os.environ))),
+        native=gpu_bytes is None
+        and config.policy.dtype == "bfloat16"
+        and "amx_bf16" in cpu_flags()
+        and bool(cpu_compiler(os.environ)),
         scorers=num_workers(config.scoring) if config.scoring.workers != 0 else 0,
         gpu_bytes=gpu_bytes,
         shards=int(os.environ.get("WORLD_SIZE") or 1) if config.policy.fsdp else 1,

@@ -80,7 +80,13 @@ def find_device(name: str) -> Device:
 
 def cpu_speed() -> Speed:
     """A guess by the cores that this process may use, and their instructions."""
-    flags = Path("/proc/cpuinfo").read_text().partition("flags")[2].partition("\n")[0].split()
+    flags = cpu_flags()
     flops = next(flops for flag, flops in CORES.items() if not flag or flag in flags)
     cores = len(process.physical_cores())
     return Speed(flops=cores * flops, bandwidth=cores * CORE_BANDWIDTH)
+
+
+def cpu_flags() -> frozenset[str]:
+    """What this CPU's instructions are called by Linux, such as amx_bf16."""
+    text = Path("/proc/cpuinfo").read_text()
+    return frozenset(text.partition("flags")[2].partition("\n")[0].split())

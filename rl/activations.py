@@ -11,6 +11,7 @@ from rl.architecture import Architecture
 from rl.attention import DENSE_PROMPT, DENSE_TOKENS
 from rl.dense_attention import WIDTH_MULTIPLE
 from rl.logprobs import BLOCK
+from rl.native_attention import MULTIPLE
 from rl.rows import ROW_MULTIPLE
 
 
@@ -49,10 +50,17 @@ def layer_bytes(arch: Architecture, itemsize: int, *, compiled: bool, sparse: bo
     return total + (routed + product * experts.shared_size) * itemsize + router
 
 
-def probability_bytes(arch: Architecture, itemsize: int, lengths: Lengths) -> int:
-    """Kept for one place by one layer on a CPU, where completions are short; see rl/attention.py."""
-    if arch.softcap or lengths.mean > DENSE_TOKENS or lengths.prompt > DENSE_PROMPT:
-        return 4 * arch.num_attention_heads  # the normaliser of the flash kernel
+def probability_bytes(
+    arch: Architecture, itemsize: int, lengths: Lengths, *, native: bool = False
+) -> int:
+    """Kept for one place by one layer on a CPU, where completions are short; see rl/attention.py.
+
+    With `native` the kernel in C++ keeps none, of heads that it takes.
+    """
+    gemma = arch.norms_per_layer > 2  # has windows or soft-caps
+    native = native and not (gemma or arch.latent or arch.head_dim % MULTIPLE)
+    if native or arch.softcap or lengths.mean > DENSE_TOKENS or lengths.prompt > DENSE_PROMPT:
+        return 4 * arch.num_attention_heads  # the normalisers
     seen = _widened(min(lengths.longest, DENSE_TOKENS)) + _widened(lengths.prompt)
     return arch.num_attention_heads * seen * itemsize
 

@@ -62,6 +62,7 @@ class Demand:
         scorers: Scoring processes.
         adapted: With LoRA, inputs and outputs of each adapted layer; else empty.
         gpu_bytes: Of the GPU; None on a CPU.
+        native: Whether the kernels in C++ compute (rl/native.py).
         shards: Processes over which the trainer's states are spread (FSDP).
     """
 
@@ -79,6 +80,7 @@ class Demand:
     scorers: int
     adapted: tuple[tuple[int, int], ...] = ()
     gpu_bytes: int | None = None
+    native: bool = False
     shards: int = 1
 
     @property
@@ -164,7 +166,7 @@ def update_parts(demand: Demand) -> Parts:
     arch, itemsize = demand.arch, demand.itemsize
     kept = 4 * arch.num_attention_heads
     if demand.gpu_bytes is None:
-        kept = probability_bytes(arch, itemsize, demand.lengths)
+        kept = probability_bytes(arch, itemsize, demand.lengths, native=demand.native)
     kept += _per_layer(demand) * demand.policy.lora.rank * itemsize
     trained = not demand.adapted
     activations = activation_bytes(

@@ -18,8 +18,9 @@ from rl.activations import (
 )
 from rl.architecture import Architecture, read_architecture
 from rl.attention import NAME
+from rl.forward import row_hidden
 from rl.lora import LoraSettings, add_adapters
-from rl.policy import row_hidden
+from rl.native import kernels
 from rl.rows import make_row
 from tests.packed_models import LATENT, batch_of
 
@@ -86,7 +87,8 @@ def counted(
 ) -> int:
     """What `rl.activations` counts for the same row."""
     sparse = [layer >= arch.num_hidden_layers - arch.sparse_layers for layer in range(3)]
-    each = probability_bytes(arch, itemsize, lengths) + beside
+    native = itemsize == 2 and kernels() is not None
+    each = probability_bytes(arch, itemsize, lengths, native=native) + beside
     layers = sum(layer_bytes(arch, itemsize, compiled=False, sparse=s) + each for s in sparse)
     return places * (layers + (itemsize + 4) * arch.hidden_size)
 
