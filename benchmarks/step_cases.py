@@ -2,8 +2,7 @@
 
 Seconds are medians of timed steps. What no run of this length can hold is made up from parts, and
 says so: a step of TRL's long case from some of its micro-batches, which are all padded to one
-width, and the long case's generation by TRL's defaults from its first tokens, which are its
-cheapest.
+width. TRL's defaults are measured in the short case.
 """
 
 from collections.abc import Callable
@@ -13,7 +12,6 @@ from typing import Any
 
 from benchmarks.step_figures import (
     against_best,
-    default_of_parts,
     floor_figures,
     gradient_figures,
     length_figures,
@@ -26,7 +24,6 @@ from benchmarks.step_work import StepResult, read_work, write
 
 SMALLEST, LARGEST = 4, 64
 SILENT = ("0", "0.5", "0.8")
-SLICE_TOKENS = 64
 Keep = Callable[..., None]
 
 
@@ -90,7 +87,7 @@ def long_case(bench: Any, keep: Keep) -> list[TableRow]:
         ),
         bench.folder / "long-work.json",
     )
-    timed_first, sliced = long_variants(work)
+    timed_first = turned(work)
     batch = rollouts(bench, "long", ("0",), "--unscored")[0]
 
     def run(name: str, module: str, expected_s: float, on: Path, *options: Any) -> StepResult:
@@ -113,16 +110,8 @@ def long_case(bench: Any, keep: Keep) -> list[TableRow]:
     options = ("--micro-batch", size, "--micro-batches", 1)
     trl = run("trl-best", "trl_step", 120, timed_first, *options)
     keep(**against_best(ours, small, trl, size))
-    default = ("--setting", "default", "--micro-batches", 1)
-    # Generation is of all 64 at once whatever the micro-batch, and only it is wanted here.
-    few = ("--micro-batch", 2)
-    sampled = run("trl-default-slice", "trl_step", 70, sliced, *default, *few)
-    updated = run("trl-default-update", "trl_step", 100, work, *default, "--rollouts", batch)
-    longest = max(read_work(timed_first).flat_lengths(0))
-    plain = default_of_parts(sampled, updated, longest / SLICE_TOKENS)
-    keep(step_speedup_default_trl=plain.median() / ours.median())
     keep(**length_figures(bench, work))
-    return rows_of(ours, small, minimal, {f"TRL, best ({size})*": trl, "TRL, defaults*": plain})
+    return rows_of(ours, small, minimal, {f"TRL, best ({size})*": trl})
 
 
 def rollouts(bench: Any, shape: str, fracs: tuple[str, ...], *options: Any) -> list[Path]:
@@ -136,20 +125,19 @@ def rollouts(bench: Any, shape: str, fracs: tuple[str, ...], *options: Any) -> l
     return paths
 
 
-def long_variants(work: Path) -> tuple[Path, Path]:
-    """The timed step first, for what times one step only; and the same cut off early, any length."""
+def turned(work: Path) -> Path:
+    """The timed step first, for what times one step only."""
     given = read_work(work)
-    turned = replace(
+    changed = replace(
         given,
         prompts=given.prompts[::-1],
         texts=given.texts[::-1],
         lengths=given.lengths[::-1],
         signal_groups=given.signal_groups[::-1],
     )
-    paths = work.with_name("long-work-timed.json"), work.with_name("long-work-slice.json")
-    write(paths[0], turned)
-    write(paths[1], replace(turned, lengths=None, max_tokens=SLICE_TOKENS))
-    return paths
+    path = work.with_name("long-work-timed.json")
+    write(path, changed)
+    return path
 
 
 def fastest(tried: Callable[[int], StepResult], first: int, largest: int) -> int:

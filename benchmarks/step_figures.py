@@ -1,7 +1,6 @@
 """The figures of `benchmarks.step --against trl`, from what its parts measured."""
 
 import statistics
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +39,6 @@ def against_best(
         "memory_frac_best_trl_float32_states": ours.peak_memory_without_pool_bytes / without,
         "trl_step_made_of": trl.extra,
     }
-
-
-def default_of_parts(sampled: StepResult, updated: StepResult, factor: float) -> StepResult:
-    """A step of TRL's defaults: `factor` times the slice's generation, and the update."""
-    row = updated.timed()[0]
-    sample_s = factor * sampled.timed()[0].sample_s
-    made = replace(row, sample_s=sample_s, step_s=sample_s + row.update_s)
-    return replace(updated, steps=(made,))
 
 
 def update_figures(ours: StepResult, minimal: StepResult, trl: list[StepResult]) -> dict[str, Any]:

@@ -19,10 +19,10 @@ SMALL = "--policy.gradient-checkpointing --policy.micro-batch-tokens 512"
 CASES = {
     "as it is": "",
     "least": f"{SMALL} --optimizer.states bfloat16",
-    "adapters, long completions": "--policy.lora.rank 16 --train.max-tokens 0 320 "
-    "--train.problems-per-round 1",
 }
 MORE = {
+    "adapters, long completions": "--policy.lora.rank 16 --train.max-tokens 0 320 "
+    "--train.problems-per-round 1",
     "micro-batch": "--policy.micro-batch-tokens 512",
     "checkpointing": SMALL,
     "states": "--optimizer.states bfloat16",

@@ -12,10 +12,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from benchmarks import floor, step_cases
 from benchmarks.floor import attention_seconds
 from benchmarks.step_against import Bench, run_all
-from benchmarks.step_cases import fastest, fits, long_variants
+from benchmarks.step_cases import fastest, fits, turned
 from benchmarks.step_figures import (
     against_best,
-    default_of_parts,
     floor_figures,
     floor_frac,
     update_figures,
@@ -75,12 +74,6 @@ def test_floors_and_ratios_by_hand():
     assert beside["memory_frac_best_trl_float32_states"] == 4 / 12
 
 
-def test_a_step_of_trls_defaults_is_put_together_from_its_parts():
-    made = default_of_parts(result(8.0), result(40.0), 16.0)
-    # a quarter of 8 s is the slice's generation; half of 40 s is the update
-    assert (made.median("sample_s"), made.median()) == (32.0, 52.0)
-
-
 def test_updates_by_the_share_of_silent_groups():
     def batches(*seconds: float, floors: tuple = ()) -> StepResult:
         rows = [StepRow(step_s=s, update_s=s, batch=i) for i, s in enumerate(seconds)]
@@ -97,17 +90,16 @@ def test_updates_by_the_share_of_silent_groups():
     assert floor_frac(ours, 0, ["gemm_s", "attention_s"]) == 2.1 / 3.0
 
 
-def test_the_long_case_has_a_timed_step_first_and_a_slice(tmp_path):
+def test_what_times_one_step_of_the_long_case_times_the_second(tmp_path):
     lengths = (((1, 2),), ((90, 400),))
     work = StepWork(
         model="m", prompts=(((1,),), ((2,),)), texts=(("a",), ("b",)),
         group=2, max_tokens=1024, lengths=lengths, signal_groups=(0, 1),
     )  # fmt: skip
     write(tmp_path / "long-work.json", work)
-    timed, sliced = map(read_work, long_variants(tmp_path / "long-work.json"))
+    timed = read_work(turned(tmp_path / "long-work.json"))
     assert (timed.prompts[0], timed.flat_lengths(0)) == (((2,),), [90, 400])
     assert timed.signal_groups == (1, 0)
-    assert (sliced.prompts[0], sliced.lengths, sliced.max_tokens) == (((2,),), None, 64)
 
 
 def test_the_table_fits_and_names_what_was_not_measured():
@@ -209,8 +201,7 @@ def test_both_cases_give_their_figures(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Bench, "_call", lambda bench, module, given: written(tmp_path, given))
     found = run_all(Bench(folder=tmp_path), ["short", "long"])
     same = {
-        "step_over_floor", "step_speedup_best_trl", "step_speedup_default_trl",
-        "step_speedup_minimal", "memory_frac_best_trl",
+        "step_over_floor", "step_speedup_best_trl", "step_speedup_minimal", "memory_frac_best_trl",
     }  # fmt: skip
     assert same <= set(found["short"]) & set(found["long"])
     assert {"update_gemm_frac", "gradient_cosine"} <= set(found["short"])
@@ -219,8 +210,7 @@ def test_both_cases_give_their_figures(tmp_path, monkeypatch, capsys):
     # the floor is 4 + 1.5, and in the long case its attention too
     assert found["short"]["step_over_floor"] == 8 / 5.5
     assert found["long"]["step_over_floor"] == 8 / 6.0
-    # the slice's 4 s for 64 tokens up to 400, and 4 s of update, over 8
-    assert found["long"]["step_speedup_default_trl"] == (4 * 400 / 64 + 4) / 8
+    assert found["short"]["step_speedup_default_trl"] == 1.0
     assert found["short"]["gradient_cosine"] == pytest.approx(1.0)
     assert json.loads((tmp_path / "report.json").read_text()).keys() == {"short", "long"}
     assert "TRL, best" in capsys.readouterr().out

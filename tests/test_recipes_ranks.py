@@ -30,14 +30,14 @@ SIZES = {
 }
 REWARD = "def reward(problem, text):\n    return float(len(text) % 2)\n"
 
-# The second process dies when a phase begins for the second time.
+# The second process dies in the first update after a checkpoint.
 DYING = """
 import os, signal, sys
 import recipes.progress as progress
 phase, seen = progress.Progress.phase, []
 def watched(self, name):
     seen.append(name)
-    if os.environ["RANK"] == "1" and seen.count("update") == 2:
+    if os.environ["RANK"] == "1" and "save" in seen and name == "update":
         os.kill(os.getpid(), signal.SIGKILL)
     phase(self, name)
 progress.Progress.phase = watched

@@ -12,6 +12,7 @@ from transformers import LlamaForCausalLM
 
 import rl.compiling
 import rl.policy
+import rollouts.process
 from rl.compiling import compile_layers, compiler, uncompile_layers
 from rl.objective import LossConfig
 from rl.optimizer import OptimizerConfig
@@ -165,7 +166,7 @@ def test_a_model_without_a_list_of_layers_stays_as_it_is(monkeypatch):
 def test_the_compiler_is_the_first_that_is_installed(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     installed = {"g++", "clang++"}
-    monkeypatch.setattr(rl.compiling.shutil, "which", lambda name: name in installed)
+    monkeypatch.setattr(rollouts.process.shutil, "which", lambda name: name in installed)
     monkeypatch.delenv("CXX", raising=False)
     assert compiler() == "g++"
     monkeypatch.setenv("CXX", "clang++")
