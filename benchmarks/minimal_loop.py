@@ -47,6 +47,7 @@ class Sampler:
             max_model_len=work.longest,
             max_num_seqs=work.problems * work.group,
             max_num_batched_tokens=max(4096, work.longest),
+            block_size=32,  # so that a group shares most of its prompt
             kv_cache_memory_bytes=work.kv_gib * 2**30,
             logprobs_mode="processed_logprobs",
             seed=work.seed,

@@ -10,7 +10,9 @@ from typing import Any
 from rollouts.sampler import EngineConfig
 
 ITEM_BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
-_CPU_BLOCK_TOKENS = 128
+_CPU_BLOCK_TOKENS = 32
+"""The smallest that vLLM 0.32 takes on a CPU. A group shares its prompt's whole blocks: with
+vLLM's own choice of 128, prompts of fewer tokens would be computed for every completion."""
 _CPU_BATCH_TOKENS = 4096
 
 
@@ -28,6 +30,7 @@ def device_settings(
         return shared if alone else {**shared, "distributed_executor_backend": "external_launcher"}
     settings = AutoConfig.from_pretrained(model).get_text_config()
     return {
+        "block_size": _CPU_BLOCK_TOKENS,
         "kv_cache_memory_bytes": cpu_pool_bytes(settings, config, max_tokens, concurrent),
         # vLLM 0.32 rewinds the generator of a prompt that it splits, which CPU generators refuse
         # ("CPU Generator does not use offset"): with seeds, no prompt may be split.

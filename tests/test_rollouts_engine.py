@@ -351,8 +351,8 @@ def test_building_an_engine_keeps_the_callers_random_state(make_engine, untied_m
 def test_kv_pool_bytes():
     """SmolLM2-135M: 30 layers x keys and values x 3 heads x 64 x 2 bytes = 23,040 bytes a token.
 
-    64 sequences of at most 128 tokens are 64 blocks of 128; with the engine's own block 65:
-    65 x 128 x 23,040 = 191,692,800. One token more takes another block each: 129 blocks.
+    64 sequences of at most 128 tokens are 256 blocks of 32; with the engine's own block 257:
+    257 x 32 x 23,040 = 189,480,960. One token more takes another block each: 321 blocks.
     """
     smollm2 = SimpleNamespace(
         num_hidden_layers=30,
@@ -361,19 +361,19 @@ def test_kv_pool_bytes():
         hidden_size=576,
         head_dim=None,
     )
-    assert kv_pool_bytes(smollm2, 2, max_tokens=128, concurrent=64) == 191_692_800
-    assert kv_pool_bytes(smollm2, 2, max_tokens=129, concurrent=64) == 129 * 128 * 23_040
-    assert kv_pool_bytes(smollm2, 4, max_tokens=128, concurrent=64) == 2 * 191_692_800
+    assert kv_pool_bytes(smollm2, 2, max_tokens=128, concurrent=64) == 189_480_960
+    assert kv_pool_bytes(smollm2, 2, max_tokens=129, concurrent=64) == 321 * 32 * 23_040
+    assert kv_pool_bytes(smollm2, 4, max_tokens=128, concurrent=64) == 2 * 189_480_960
 
 
 def test_kv_pool_bytes_of_latent_attention():
     """DeepSeek-V3 keeps 512 + 64 numbers a token and layer: 2 x 576 x 2 bytes = 2,304 a token."""
     latent = SimpleNamespace(num_hidden_layers=2, kv_lora_rank=512, qk_rope_head_dim=64)
-    assert kv_pool_bytes(latent, 2, max_tokens=1, concurrent=1) == 2 * 128 * 2_304
+    assert kv_pool_bytes(latent, 2, max_tokens=1, concurrent=1) == 2 * 32 * 2_304
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's pool is a share of its memory")
 def test_the_pool_holds_every_sequence_at_its_longest(engine: Engine):
-    """64 sequences of 256 tokens: two blocks of 128 each, and the one vLLM keeps to itself."""
+    """64 sequences of 256 tokens: eight blocks of 32 each, and the one vLLM keeps to itself."""
     cache = engine._core.vllm_config.cache_config
-    assert (cache.block_size, cache.num_gpu_blocks) == (128, 129)
+    assert (cache.block_size, cache.num_gpu_blocks) == (32, 513)
