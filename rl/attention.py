@@ -24,6 +24,8 @@ DENSE_TOKENS = 128
 """Sequences of at most so many tokens behind their prompt are computed densely..."""
 DENSE_PROMPT = 384
 """...if their prompt has no more than this."""
+NATIVE_TOKENS = 2048
+"""Both bounds for the kernel in C++; from 4,096 on the flash kernel is as fast."""
 
 
 @torch.compiler.disable  # a call in the middle of each compiled layer
@@ -72,12 +74,13 @@ def plan(layout: RowLayout, settings: Settings, num_heads: int, native: bool = F
     key = (settings.window, settings.softcap is None, num_heads, native)
     if key not in layout.plans:
         simple = settings.window is None and settings.softcap is None
+        most = (NATIVE_TOKENS, NATIVE_TOKENS) if native else (DENSE_TOKENS, DENSE_PROMPT)
         runs, long = [], []
         for index, family in enumerate(layout.families):
             prompt = family.prompt.stop - family.prompt.start
             for span in (family.prompt, *family.completions):
                 own = span is family.prompt
-                short = span.stop - span.start <= DENSE_TOKENS and (own or prompt <= DENSE_PROMPT)
+                short = span.stop - span.start <= most[0] and (own or prompt <= most[1])
                 run = Run(span, span, None if own or not prompt else index)
                 if span.stop > span.start:
                     (runs if short or not simple else long).append(run)

@@ -285,7 +285,8 @@ def test_closing_does_not_wait_for_a_grader_that_hangs(reward):
 
 
 PARENT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from rewards.adapters import load_reward
 from rewards.pool import RewardPool, ScoringConfig
 from rewards.problem import Problem, Response

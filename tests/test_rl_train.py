@@ -133,7 +133,7 @@ def test_fewer_groups_than_updates_make_fewer_updates():
 def test_the_reference_is_due_at_the_first_round_after_each_multiple():
     # 16 updates a round, every 40 updates: 40 is met at 48, 80 at 80, 120 at 128.
     run = SimpleNamespace(
-        loss=SimpleNamespace(reference_every=40), config=SimpleNamespace(updates_per_round=16)
+        loss=LossConfig(reference_every=40), config=SimpleNamespace(updates_per_round=16)
     )
     due = [updates for updates in range(0, 145, 16) if is_reference_due(run, updates)]
     assert due == [48, 80, 128]
@@ -141,9 +141,11 @@ def test_the_reference_is_due_at_the_first_round_after_each_multiple():
 
 def test_the_papers_reference_is_due_every_25_rounds():
     run = SimpleNamespace(
-        loss=SimpleNamespace(reference_every=400), config=SimpleNamespace(updates_per_round=16)
+        loss=LossConfig(reference_every=400), config=SimpleNamespace(updates_per_round=16)
     )
     assert [u for u in range(0, 1300, 16) if is_reference_due(run, u)] == [400, 800, 1200]
+    run.loss = LossConfig(reference_every=400, reference_model="other")
+    assert [u for u in range(0, 1300, 16) if is_reference_due(run, u)] == []
 
 
 def test_the_rate_is_that_of_the_runs_schedule():
