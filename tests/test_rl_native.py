@@ -15,6 +15,10 @@ from tests.packed_models import batch_of, llama
 
 ROUNDING = 2**-8
 """Half the distance of bfloat16 numbers near 1."""
+SHORT = [(5, [13, 7, 1]), (1, [6]), (40, [70, 3])]
+"""A prompt alone, none at all, and runs of more rows than a block of 128: 70 queries x 3 heads."""
+LONG = [(150, [420, 5])]
+"""Keys of many blocks of queries."""
 needs_kernels = pytest.mark.skipif(kernels() is None, reason="no AMX or no C++ compiler")
 
 
@@ -46,10 +50,12 @@ def attended(layout, query, key, value, scaling):
 
 
 @needs_kernels
-@pytest.mark.parametrize("num_heads, num_key_heads, size", [(6, 2, 32), (2, 2, 64), (5, 1, 96)])
-def test_attention_equals_one_query_at_a_time(num_heads, num_key_heads, size):
-    # A prompt alone, none at all, and runs of more rows than a block of 128: 70 queries x 3 heads.
-    layout = make_row(batch_of([(5, [13, 7, 1]), (1, [6]), (40, [70, 3])])).layout
+@pytest.mark.parametrize(
+    "num_heads, num_key_heads, size, families",
+    [(6, 2, 32, SHORT), (2, 2, 64, SHORT), (5, 1, 96, SHORT), (3, 1, 32, LONG)],
+)
+def test_attention_equals_one_query_at_a_time(num_heads, num_key_heads, size, families):
+    layout = make_row(batch_of(families)).layout
     places = len(layout.positions)
     heads = [
         drawn(places, n, size, scale=2.0, seed=seed)
