@@ -1,7 +1,5 @@
 """Weights under their checkpoint's names, made one layer at a time, whole from shards."""
 
-import subprocess
-import sys
 import weakref
 from pathlib import Path
 
@@ -75,41 +73,3 @@ def test_one_layers_tensors_at_a_time(tmp_path):
     assert {layer: len(references) for layer, references in made.items()} == {
         str(layer): 16 for layer in range(1, 5)
     }
-
-
-SHARDED = """
-import sys
-import torch
-import torch.distributed as dist
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
-from tests.packed_models import deepseek_v3
-from tests.test_rl_publish import weights_of
-
-dist.init_process_group("gloo")
-whole, model = weights_of(deepseek_v3()), deepseek_v3()
-for layer in model.model.layers:
-    fully_shard(layer)
-fully_shard(model)
-assert all(isinstance(tensor, DTensor) for tensor in model.parameters())
-weights = weights_of(model)
-assert list(weights) == list(whole)
-for name, tensor in weights.items():
-    assert not isinstance(tensor, DTensor) and torch.equal(tensor, whole[name]), name
-print("equal on", dist.get_rank())
-dist.destroy_process_group()
-"""
-
-
-def test_shards_are_gathered_on_access(tmp_path):
-    script = tmp_path / "sharded.py"
-    script.write_text(SHARDED)
-    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode == 0, done.stderr
-    assert sorted(line for line in done.stdout.splitlines() if "equal" in line) == [
-        "equal on 0",
-        "equal on 1",
-    ]

@@ -44,6 +44,13 @@ def test_two_processes_update_as_one(name, folder, together):
         assert torch.equal(first["state"][key], second["state"][key]), key
         gap = (first["state"][key].double() - tensor.double()).norm()
         assert gap <= tolerance * tensor.double().norm() + 1e-12, key
+    for kind in ("published", "exact"):
+        assert first[kind].keys() == second[kind].keys() == expected[kind].keys()
+        for key, tensor in expected[kind].items():
+            assert torch.equal(first[kind][key], second[kind][key]), key
+            assert first[kind][key].dtype == tensor.dtype, key
+            gap = (first[kind][key].double() - tensor.double()).norm()
+            assert gap <= tolerance * tensor.double().norm() + 1e-12, key
     assert_near(first["metrics"], expected["metrics"], tolerance)
     assert first["metrics"] == second["metrics"]
 
