@@ -23,6 +23,7 @@ from recipes.preflight import (
 )
 from recipes.presets import PRESETS
 from rewards.problem import Problem
+from rl.lora import LoraSettings
 from rl.optimizer import OptimizerConfig
 from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown
@@ -70,6 +71,17 @@ def test_settings_that_cannot_work_are_refused(section: str, values: dict, messa
     check_config(QUICKSTART)
     with pytest.raises(ValueError, match=message):
         check_config(changed(QUICKSTART, section, **values))
+
+
+def test_what_sharding_cannot_do_is_refused():
+    sharded = changed(QUICKSTART, "policy", fsdp=True)
+    check_config(sharded)
+    with pytest.raises(ValueError, match=r"^policy.fsdp with policy.lora.rank 4: adapters"):
+        check_config(changed(sharded, "policy", lora=LoraSettings(rank=4)))
+    with pytest.raises(
+        ValueError, match=r"^policy.fsdp with optimizer.states bfloat16: .* float32"
+    ):
+        check_config(changed(sharded, "optimizer", states="bfloat16"))
 
 
 def test_both_in_float32_pass():
