@@ -65,7 +65,7 @@ def short_case(bench: Any, keep: Keep) -> list[TableRow]:
     plain = run("trl-default", "trl_step", 90, "--setting", "default", "--micro-batches", 2)
     keep(step_speedup_default_trl=plain.median() / ours.median())
 
-    of_ours = run("ours-updates", "ours_step", 50, "--rollouts", *batches, "--updates", 2)
+    of_ours = run("ours-updates", "ours_step", 70, "--rollouts", *batches, "--updates", 4)
     of_minimal = run(
         "minimal-updates", "minimal_loop", 75, "--no-floor", "--rollouts", *batches, "--updates", 1
     )

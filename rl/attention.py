@@ -54,7 +54,7 @@ def packed_attention(
     settings = Settings(scaling=scaling, window=sliding_window, softcap=softcap)
     if query.is_cuda:
         return flex_row_attention(query, key, value, row_layout, settings), None
-    heads = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
+    heads = (x.squeeze(0).transpose(0, 1).contiguous() for x in (query, key, value))
     return _RowAttention.apply(*heads, row_layout, settings)[None], None
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rl.native import kernels, usable
 
-MULTIPLE = 32
+MULTIPLE = 64
 """Of both sizes of a weight that the kernel takes."""
 
 

@@ -46,7 +46,7 @@ class PolicyConfig:
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Of the forward and backward passes, and of what is published; masters stay float32. float16
     has eight times the precision of bfloat16 and a narrow range: its loss is scaled."""
-    micro_batch_tokens: int = 2048
+    micro_batch_tokens: int = 4096
     """Most tokens, prompts included, in one forward and backward pass."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass instead of keeping them."""
