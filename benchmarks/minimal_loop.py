@@ -166,14 +166,15 @@ def run_work(work: StepWork, learner: Any, out: Path, result: StepResult, watch:
 def run_updates(
     batches: list[FixedRollouts], learner: Any, given: Any, result: StepResult, watch: MemoryWatch
 ) -> None:
-    """Timed updates on each batch, after one for warming up."""
+    """Timed updates on each batch, after some for warming up."""
     rows: list[StepRow] = []
     for batch, rollouts in enumerate(batches):
-        for index in range(given.updates + 1):
+        warm_ups = 1 if batch else given.warm_ups
+        for index in range(warm_ups + given.updates):
             began = time.perf_counter()
             learner.update(rollouts)
             spent = time.perf_counter() - began
-            row = replace(described(learner, rollouts), warm_up=index == 0, batch=batch)
+            row = replace(described(learner, rollouts), warm_up=index < warm_ups, batch=batch)
             rows.append(replace(row, step_s=spent, update_s=spent))
             replace(result, steps=tuple(rows), peak_memory_bytes=watch.peak).write(given.out)
 
@@ -187,6 +188,9 @@ def main() -> None:
     parser.add_argument("--micro-batch-tokens", type=int, default=2560, help="padding included")
     parser.add_argument("--eager", action="store_true", help="leave the compiler out")
     parser.add_argument("--rollouts", type=Path, nargs="+", help="updates alone, on these batches")
+    parser.add_argument(
+        "--warm-ups", type=int, default=3, help="updates of the first that do not count"
+    )
     parser.add_argument("--updates", type=int, default=3, help="timed of each, with --rollouts")
     parser.add_argument("--gradients", type=Path, help="write the batch's gradient and stop")
     parser.add_argument("--no-floor", action="store_true", help="no profile, no matrix products")

@@ -213,6 +213,9 @@ def main() -> None:
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing")
     parser.add_argument("--eager", action="store_true", help="leave the compiler out")
     parser.add_argument("--rollouts", type=Path, nargs="+", help="updates alone, on these batches")
+    parser.add_argument(
+        "--warm-ups", type=int, default=3, help="updates of the first that do not count"
+    )
     parser.add_argument("--updates", type=int, default=3, help="timed of each, with --rollouts")
     parser.add_argument("--gradients", type=Path, help="write the batch's gradient and stop")
     parser.add_argument("--no-floor", action="store_true", help="no bare vLLM, no products")

@@ -53,7 +53,7 @@ def groups_of(rollouts: FixedRollouts) -> list[Any]:
 def run_updates(
     run: Any, batches: list[FixedRollouts], given: Any, result: StepResult, watch: MemoryWatch
 ) -> None:
-    """Timed updates on each batch, after one for warming up, with their floors in turn."""
+    """Timed updates on each batch, after some for warming up, with their floors in turn."""
     from benchmarks.floor import attention_seconds, product_seconds
     from rl.clock import Clock
     from rl.packing import pack
@@ -64,13 +64,14 @@ def run_updates(
     for number, rollouts in enumerate(batches):
         groups = groups_of(rollouts)
         batch = pack(groups, run.packing, keep_no_signal=False)
-        for index in range(given.updates + 1):
+        warm_ups = 1 if number else given.warm_ups
+        for index in range(warm_ups + given.updates):
             began = time.perf_counter()
             train_on(run, groups, len(rows), len(rows), Clock(report=run.report))
             spent = time.perf_counter() - began
-            row = replace(described(groups), warm_up=index == 0, batch=number)
+            row = replace(described(groups), warm_up=index < warm_ups, batch=number)
             rows.append(replace(row, step_s=spent, update_s=spent))
-            if not given.no_floor and index:
+            if not given.no_floor and not row.warm_up:
                 dtype = run.policy.head.dtype
                 floor = {
                     "batch": number,

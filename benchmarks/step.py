@@ -177,6 +177,7 @@ def main() -> None:
     parser.add_argument("--time-to-accuracy", action="store_true", help="a command of its own")
     parser.add_argument("--target", type=float, default=0.6, help="accuracy to be reached")
     parser.add_argument("--micro-batch", type=int, default=32, help="TRL's, to that accuracy")
+    parser.add_argument("--patience", type=float, default=8, help="TRL's seconds over ours at most")
     parser.add_argument("--folder", type=Path, help="of results; a run cut short goes on there")
     arguments = parser.parse_args()
     for name, value in SIZES[arguments.time_to_accuracy].items():

@@ -76,7 +76,7 @@ def length_figures(bench: Any, work: Path) -> dict[str, Any]:
     wide = ("--micro-batch-tokens", 8448, "--rollouts")
     arguments = (work, OUT, *wide, *paths[:-1], "--updates", 1)
     ours = bench.run(Part(name="lengths", module="ours_step", arguments=arguments, expected_s=150))
-    arguments = (work, OUT, "--no-floor", *wide, paths[-1], "--updates", 1)
+    arguments = (work, OUT, "--no-floor", *wide, paths[-1], "--updates", 1, "--warm-ups", 1)
     longest = bench.run(
         Part(name="completion-8192", module="ours_step", arguments=arguments, expected_s=80)
     )

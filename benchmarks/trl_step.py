@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import functools
 import itertools
+import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -176,7 +177,8 @@ def follow(trainer: Any, timeline: Timeline) -> None:
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             timeline.end()
-            if len(timeline.rows) == job.num_steps or good_enough(job.work, timeline.rows):
+            spent = sum(row.step_s for row in timeline.rows) >= job.given.at_most_s
+            if spent or len(timeline.rows) == job.num_steps or good_enough(job.work, timeline.rows):
                 control.should_training_stop = True
             else:
                 timeline.start()
@@ -210,6 +212,7 @@ def main() -> None:
     parser.add_argument("--rollouts", type=Path, nargs="+", help="updates alone, on these batches")
     parser.add_argument("--updates", type=int, default=3, help="timed of each, with --rollouts")
     parser.add_argument("--micro-batches", type=int, help="time so many of the first step's only")
+    parser.add_argument("--at-most-s", type=float, default=math.inf, help="stop after these steps")
     parser.add_argument("--gradients", type=Path, help="write the batch's gradient and stop")
     given = parser.parse_args()
     prepare_process()

@@ -22,7 +22,7 @@ from benchmarks.step_figures import (
 from benchmarks.step_part import OUT, Part
 from benchmarks.step_table import TableRow, table
 from benchmarks.step_work import StepResult, StepRow, StepWork, read_work, write
-from benchmarks.time_to_accuracy import reached_after, speedup
+from benchmarks.time_to_accuracy import reached_after, speedup, speedup_at_least
 
 
 def result(*seconds: float, **fields) -> StepResult:
@@ -157,7 +157,7 @@ def test_the_faster_trl_that_gets_there_counts():
         return dict(
             zip(
                 ("ours", "trl-bfloat16", "trl-float32"),
-                ({"seconds": s} for s in seconds),
+                ({"seconds": s, "all_steps_s": 90.0} for s in seconds),
                 strict=True,
             )
         )
@@ -166,6 +166,9 @@ def test_the_faster_trl_that_gets_there_counts():
     assert speedup(found(10.0, None, 50.0)) == 5.0
     assert speedup(found(10.0, None, None)) is None
     assert speedup(found(None, 70.0, 50.0)) is None
+    assert speedup_at_least(found(10.0, None, None)) == 9.0
+    assert speedup_at_least(found(10.0, None, 50.0)) == 5.0
+    assert speedup_at_least(found(None, 70.0, 50.0)) is None
 
 
 def written(folder, arguments):
