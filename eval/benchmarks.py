@@ -119,7 +119,7 @@ def benchmark(name: str, *, data: Path | None = None, seed: int = 0) -> Benchmar
         entry = entry_of_file(name)
         return _from_rows(entry.task.name, entry, entry.task, entry.task.path)
     if name not in BENCHMARKS:
-        nearest = get_close_matches(name, BENCHMARKS, n=1, cutoff=0.0)[0]
+        nearest = get_close_matches(name.lower(), BENCHMARKS, n=1, cutoff=0.0)[0]
         raise ValueError(
             f"unknown benchmark {name!r}; did you mean {nearest!r}? It is one of "
             f"{', '.join(BENCHMARKS)}, or a file such as my.jsonl:prompt=question:answer=gold"
