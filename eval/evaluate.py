@@ -8,16 +8,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from eval.estimators import answer_key, majority_at_k, pass_at_k
+from eval.estimators import SINGLE_DRAW_FACTOR, answer_key, majority_at_k, pass_at_k
 from eval.intervals import Interval, mean_interval
+from eval.rates import sample_rates
+from eval.voting import answer_classes
 from rewards.problem import Problem, Response, RewardFn, Verdict
 from rewards.scorer import Scorer, scored_in_order
 from rollouts.rollout import Request, Sampling
 from rollouts.sampler import Sampler, Split
 from rollouts.seeds import request_seed
-
-SINGLE_DRAW_FACTOR = 4
-"""pass@k and maj@k from fewer than so many times k samples are labelled a single draw."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,7 +273,8 @@ def _estimates(
         counts.append(ProblemCount(id=problem.id, num_graded=len(graded), num_correct=sum(correct)))
         if len(graded) >= k:
             passes.append(pass_at_k(len(graded), sum(correct), k))
-            majorities.append(majority_at_k([sample.vote for sample in graded], correct, k))
+            classes = answer_classes([sample.vote for sample in graded]).of_sample
+            majorities.append(majority_at_k(classes, correct, k))
     fractions = [count.num_correct / count.num_graded for count in counts if count.num_graded]
     if not fractions:
         verdicts = sorted({sample.verdict for sample in samples})
@@ -290,10 +290,10 @@ def _estimates(
 
 def _sample_statistics(samples: Sequence[_Sample]) -> dict[str, Any]:
     """The fields of EvalResult that are over all samples alike."""
-    verdicts = Counter(sample.verdict for sample in samples)
-    return {
-        "verdict_fracs": {str(v): verdicts[v] / len(samples) for v in Verdict},
-        "num_ungraded": sum(count for verdict, count in verdicts.items() if verdict.is_ours),
-        "truncated_frac": sum(sample.truncated for sample in samples) / len(samples),
-        "mean_tokens": sum(sample.num_tokens for sample in samples) / len(samples),
-    }
+    rates = sample_rates(
+        [sample.verdict for sample in samples],
+        num_tokens=[sample.num_tokens for sample in samples],
+        truncated=[sample.truncated for sample in samples],
+    )
+    kept = ("verdict_fracs", "num_ungraded", "truncated_frac", "mean_tokens")
+    return {name: getattr(rates, name) for name in kept}

@@ -1,12 +1,14 @@
 """How far a mean over problems may be off: percentile bootstrap, Wilson, and paired forms.
 
 Problems are the unit that is resampled: the samples of one problem are not independent of
-each other. Leaves out the spread between training seeds, which no interval here contains.
+each other. No interval over problems contains the spread between training seeds, which
+`over_seeds` shows beside them.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from statistics import NormalDist
+from dataclasses import dataclass
+from statistics import NormalDist, fmean, stdev
 
 import numpy as np
 
@@ -17,6 +19,30 @@ MIN_SPREAD = 10
 
 CHUNK_ELEMENTS = 1 << 20
 """Resampled values held at once, 8 bytes each; bounds the memory of the bootstrap."""
+
+SEEDS_NOTE = "intervals are over problems; they do not contain the spread between training seeds"
+"""Printed beside several seeds, and beside one."""
+
+MIN_SEEDS = 3
+"""Training seeds whose paired intervals must agree before one recipe may be called better."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedSpread:
+    """One figure of several training seeds.
+
+    Example: pass@1 of 0.2, 0.3 and 0.4: `SeedSpread(mean=0.3, std=0.1, lowest=0.2, highest=0.4,
+    num_seeds=3)`.
+
+    Attributes:
+        std: Sample standard deviation, divided by the seeds less one; None of one seed.
+    """
+
+    mean: float
+    std: float | None
+    lowest: float
+    highest: float
+    num_seeds: int
 
 
 def bootstrap_interval(
@@ -141,6 +167,28 @@ def paired_interval(
     gain_low, gain_high = wilson_interval(mean_gain, len(a), confidence=each)
     loss_low, loss_high = wilson_interval(mean_loss, len(a), confidence=each)
     return max(-1.0, gain_low - loss_high), min(1.0, gain_high - loss_low)
+
+
+def over_seeds(values: Sequence[float]) -> SeedSpread:
+    """The mean of one figure over training seeds, and how far the seeds lie apart.
+
+    Raises:
+        ValueError: There is no value.
+    """
+    found = _as_values(values).tolist()
+    return SeedSpread(
+        mean=fmean(found),
+        std=stdev(found) if len(found) > 1 else None,
+        lowest=min(found),
+        highest=max(found),
+        num_seeds=len(found),
+    )
+
+
+def agree(paired: Sequence[Interval]) -> bool:
+    """True if one recipe is better: `MIN_SEEDS` paired intervals, none with 0, all on one side."""
+    sides = {(low > 0.0) - (high < 0.0) for low, high in paired}
+    return len(paired) >= MIN_SEEDS and sides in ({1}, {-1})
 
 
 def _num_uncommon(values: np.ndarray) -> int:

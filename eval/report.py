@@ -13,6 +13,7 @@ from rich.table import Table
 
 from eval.evaluate import EvalResult
 from eval.intervals import Interval, paired_interval
+from eval.paired import changed, paired_p_value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,12 +21,20 @@ class Difference:
     """pass@1 of one result minus another's, over the problems that both graded.
 
     Example: 0.25 -> 0.40 on 256 problems: `Difference(mean=0.15, interval=(0.11, 0.19),
-    num_problems=256)`; 0 lies outside, so the second is better in this run.
+    p_value=0.0001, num_problems=256, gained=("p/7", ...), lost=("p/3",))`; 0 lies outside, so
+    the second is better in this run.
+
+    Attributes:
+        p_value: Of the sign-flip test (`eval.paired.paired_p_value`).
+        gained, lost: Ids of the problems that changed, the largest change first.
     """
 
     mean: float
     interval: Interval
+    p_value: float
     num_problems: int
+    gained: tuple[str, ...]
+    lost: tuple[str, ...]
 
 
 def paired_difference(before: EvalResult, after: EvalResult) -> Difference:
@@ -36,16 +45,24 @@ def paired_difference(before: EvalResult, after: EvalResult) -> Difference:
             was graded in both.
     """
     _check_comparable({"before": before, "after": after})
-    pairs = [
-        (a.num_correct / a.num_graded, b.num_correct / b.num_graded)
+    both = [
+        (a, b)
         for a, b in zip(before.counts, after.counts, strict=True)
         if a.num_graded and b.num_graded
     ]
-    if not pairs:
+    if not both:
         raise ValueError("no problem was graded in both results; see their verdict_fracs")
-    low, high = paired_interval([a for a, _ in pairs], [b for _, b in pairs])
-    mean = sum(b - a for a, b in pairs) / len(pairs)
-    return Difference(mean=mean, interval=(low, high), num_problems=len(pairs))
+    first = [a.num_correct / a.num_graded for a, _ in both]
+    second = [b.num_correct / b.num_graded for _, b in both]
+    changes = changed([a.id for a, _ in both], first, second)
+    return Difference(
+        mean=(sum(second) - sum(first)) / len(both),
+        interval=paired_interval(first, second),
+        p_value=paired_p_value(first, second),
+        num_problems=len(both),
+        gained=changes.gained,
+        lost=changes.lost,
+    )
 
 
 def before_after_table(results: Mapping[str, EvalResult]) -> Table:
@@ -89,7 +106,8 @@ def eval_json(results: Mapping[str, EvalResult]) -> dict[str, Any]:
     """What eval.json holds: each result, and the paired difference of first and last row.
 
     `{"results": {label: EvalResult.to_json()}, "difference": {"before": label, "after":
-    label, "mean": ..., "interval": [...], "num_problems": ...} or None if there is one row}`.
+    label, "mean": ..., "interval": [...], "p_value": ..., "num_problems": ..., "gained": [...],
+    "lost": [...]} or None if there is one row}`.
     """
     _check_comparable(results)
     written: dict[str, Any] = {name: result.to_json() for name, result in results.items()}
@@ -151,7 +169,9 @@ def _difference_line(before: str, after: str, results: Mapping[str, EvalResult])
     low, high = (100 * bound for bound in difference.interval)
     return (
         f"pass@1, {before} to {after}: {100 * difference.mean:+.1f} points "
-        f"[{low:+.1f}, {high:+.1f}], paired over {difference.num_problems} problems."
+        f"[{low:+.1f}, {high:+.1f}], p = {difference.p_value:.2g}, paired over "
+        f"{difference.num_problems} problems: {len(difference.gained)} gained, "
+        f"{len(difference.lost)} lost."
     )
 
 

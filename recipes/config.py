@@ -61,6 +61,8 @@ class RunConfig:
     the share of English; dapo: accuracy less the soft overlong penalty; or your own, package.module:function (docs/rewards.md)."""
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     """The processes that compute rewards."""
+    drop_contaminated: tuple[str, ...] = ()
+    """Benchmarks: training problems that share ten words in a row with one of theirs are left out."""
     control: Literal["none", "shuffled_rewards"] = "none"
     """shuffled_rewards: a group's scores change places at random, so that nothing can be learnt."""
     prompts: PromptConfig = field(default_factory=PromptConfig)

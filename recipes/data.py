@@ -1,11 +1,12 @@
 """What a run reads before it starts: its problems by split, their renderer and their reward."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
 from eval.evaluate import EvalConfig
 from recipes.config import RunConfig
+from recipes.decontamination import Contamination, decontaminated
 from recipes.fitting import check_memory
 from recipes.preflight import check_lengths, check_splits
 from recipes.scoring import reward_of
@@ -25,6 +26,8 @@ class Data:
     """The reward, in this process or in others."""
     max_tokens: int
     """The longest sequence that the engine must hold."""
+    contamination: Contamination = field(default_factory=dict)
+    """What was left out because a benchmark asks it; empty if none was named."""
 
     def selected(self, config: EvalConfig) -> list[Problem]:
         """The problems of an evaluation: drawn once from its split, the same in every run."""
@@ -52,6 +55,9 @@ def load_data(config: RunConfig, model: Path) -> Data:
                 f"{split}: {dropped} of {len(rows)} problems left out, their prompt is longer than "
                 f"prompts.max_prompt_tokens {config.prompts.max_prompt_tokens}"
             )
+    record: Contamination = {}
+    if config.drop_contaminated:
+        problems["train"], record = decontaminated(problems["train"], config.drop_contaminated)
     check_splits(config, problems, config.task.name)
     longest = max(len(renderer.ids(p)) for rows in problems.values() for p in rows)
     max_tokens = check_lengths(config, model, longest)
@@ -61,4 +67,5 @@ def load_data(config: RunConfig, model: Path) -> Data:
         renderer=renderer,
         score=Inline(reward_of(config)),
         max_tokens=max_tokens,
+        contamination=record,
     )

@@ -21,6 +21,7 @@ from recipes.baseline import best_prompt
 from recipes.config import RunConfig, to_yaml
 from recipes.control import ShuffledCollector
 from recipes.data import Data, load_data
+from recipes.decontamination import keep_record
 from recipes.demand import most_requests
 from recipes.preflight import check_config, check_reference, check_room
 from recipes.progress import Progress, show_result
@@ -61,6 +62,8 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
     with pooled(config, data.score, data.problems["train"][0]) as score:
         folder = open_folder(config, path, model, ranks, resume=resume)
         try:
+            if ranks.is_first:
+                keep_record(folder.path, data.contamination)
             with stopper, progress:
                 data = replace(data, score=score)
                 should_stop = partial(_any_asked, ranks, stopper)

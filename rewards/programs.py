@@ -190,7 +190,7 @@ def _run_cases(tests: StdioTests, program: str, *, stop_early: bool) -> Outcome:
 def _run_case(tests: StdioTests, program: str, given: str, expected: str) -> str:
     """Why the program fails one case; "" if it passes. It has a sandbox for itself."""
     process = start_jailed("stdio_runner", tests.memory_bytes, tests.timeout_s, b"ready")
-    source = program.encode("utf-8", "surrogatepass")
+    source = f"{tests.before}{program}{tests.after}".encode("utf-8", "surrogatepass")
     frame = len(source).to_bytes(4, "big") + source + given.encode("utf-8", "surrogatepass")
     try:
         output = exchange(process, frame, MAX_OUTPUT_BYTES, time.monotonic() + tests.timeout_s)

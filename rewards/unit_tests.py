@@ -66,12 +66,17 @@ class StdioTests:
             and empty lines at the end do not count.
         tolerance: If given, outputs are compared word by word, and two words that are numbers
             may differ by `tolerance`, absolutely or relatively to the expected one.
+        before: Python put before the solution, such as imports that it may expect.
+        after: Python put after it, which makes a program of a function: it reads the input,
+            calls the function and prints.
         timeout_s: For each case, by the wall clock.
         memory_bytes: Address space of the program.
     """
 
     cases: tuple[tuple[str, str], ...]
     tolerance: float | None = None
+    before: str = ""
+    after: str = ""
     timeout_s: float = TIMEOUT_S
     memory_bytes: int = MEMORY_BYTES
 

@@ -93,7 +93,8 @@ def test_every_number_by_hand():
     )
     assert result.pass_at_1 == pytest.approx((2 / 4 + 1 / 4 + 0) / 3)
     assert result.pass_at_k == pytest.approx(2 / 3)  # a/1 and a/2 were solved at least once
-    assert result.maj_at_k == 0.0  # a/1 is tied and 7 came first; 7 leads a/2; b/1 has no vote
+    # 7 and 8 share a/1; 7 leads a/2; b/1 has no vote.
+    assert result.maj_at_k == pytest.approx((1 / 2 + 0 + 0) / 3)
     assert result.truncated_frac == pytest.approx(1 / 12)  # "8xyz" has the limit of 4 tokens
     assert result.mean_tokens == pytest.approx((11 * 1 + 4) / 12)
     fractions = {verdict: frac for verdict, frac in result.verdict_fracs.items() if frac}
@@ -181,7 +182,8 @@ def test_smaller_k_is_estimated_and_no_longer_a_single_draw():
     texts = {"a": ["8", "7", "7", "7", "8", "8", "7", "7"]}
     result = run(texts, k=2)
     assert result.pass_at_k == pytest.approx(1 - (5 * 4) / (8 * 7))
-    assert result.maj_at_k == pytest.approx(2 / 4)  # (8, 7) and (8, 8) right, (7, 7) twice wrong
+    # Of 28 pairs 3 are (8, 8) and 15 are tied: (3 + 15 / 2) / 28.
+    assert result.maj_at_k == pytest.approx(10.5 / 28)
     assert not result.is_single_draw  # 8 = 4 * 2
     assert run(texts, k=3).is_single_draw
     assert run(texts).is_single_draw
@@ -194,7 +196,8 @@ def test_a_text_in_which_the_grader_found_no_answer_does_not_vote():
 
 def test_answers_vote_by_their_number_unless_told_otherwise():
     texts = {"a": ["7", "8", "8.0"]}
-    assert run(texts).maj_at_k == 0.0
+    letters = {"7": "a", "8": "b", "8.0": "c"}
+    assert run(texts, answer_of=letters.get).maj_at_k == pytest.approx(2 / 3)  # all three tie
     numbers = {"render": lambda p: (1,), "sampling": SAMPLING, "num_samples": 3, "seed": 5}
     by_default = evaluate(ScriptedSampler(texts), [problem("a")], score=score, **numbers)
     assert by_default.maj_at_k == 1.0

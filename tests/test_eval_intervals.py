@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from eval import intervals
-from eval.intervals import bootstrap_interval, mean_interval, paired_interval, wilson_interval
+from eval.intervals import (
+    agree,
+    bootstrap_interval,
+    mean_interval,
+    over_seeds,
+    paired_interval,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -153,3 +160,25 @@ def test_confidence_widens_every_interval():
 def test_mistakes_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_seeds_side_by_side():
+    # Deviations from 0.3 are -0.1, 0 and 0.1: variance 0.02 / 2, standard deviation 0.1.
+    spread = over_seeds([0.2, 0.3, 0.4])
+    assert (spread.mean, spread.std) == (pytest.approx(0.3), pytest.approx(0.1))
+    assert (spread.lowest, spread.highest, spread.num_seeds) == (0.2, 0.4, 3)
+    one = over_seeds([0.2])
+    assert (one.mean, one.std, one.num_seeds) == (0.2, None, 1)
+    with pytest.raises(ValueError, match="at least one"):
+        over_seeds([])
+
+
+def test_one_recipe_is_better_only_where_three_seeds_agree():
+    up, down, unclear = (0.01, 0.2), (-0.2, -0.01), (-0.01, 0.2)
+    assert agree([up, up, up])
+    assert agree([down, down, down, down])
+    assert not agree([up, up])
+    assert not agree([up, up, down])
+    assert not agree([up, up, unclear])
+    assert not agree([unclear, unclear, unclear])
+    assert not agree([(0.0, 0.1), up, up])

@@ -67,6 +67,41 @@ class Dataset(RowSource):
         """1 if the response's final answer is the reference, else 0."""
         return REWARDS[self.reward](problem, response)
 
+    def problem(self, row: Row, place: str) -> tuple[str, Problem]:
+        """The key that twins share, and the problem of a row; ids do not depend on `instruction`.
+
+        Raises:
+            ValueError: A field is missing, or is no text; with the place of the row.
+        """
+        key = key_of(prompt_of(row, self, place))
+        row_id = text_of(row, self.id_column, place) if self.id_column else hashed(key)
+        source = text_of(row, self.source_column, place) if self.source_column else ""
+        return key, Problem(
+            id=f"{self.name}/{row_id}",
+            prompt=self.ask(row, place),
+            answer=self.reference(row, place),
+            source=f"{self.name}/{source}" if source else self.name,
+        )
+
+    def ask(self, row: Row, place: str) -> str | Messages:
+        """The prompt."""
+        prompt = prompt_of(row, self, place)
+        if isinstance(prompt, str) and self.instruction:
+            return f"{prompt} {self.instruction}"
+        return prompt
+
+    def reference(self, row: Row, place: str) -> str:
+        """The answer as text; a list of one, as verl writes some, is that one."""
+        value = field_of(row, self.answer_column, place)
+        if isinstance(value, list) and len(value) == 1:
+            return answer_text(value[0], self.answer_column, place)
+        return answer_text(value, self.answer_column, place)
+
+    def plain_answer(self, problem: Problem) -> str:
+        """The reference as a response would state it: "72" for "... #### 72"."""
+        stated = stated_answer(problem.answer)
+        return problem.answer if stated is None else stated
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gsm8k(Dataset):
@@ -149,26 +184,16 @@ def _all_problems(task: Dataset) -> tuple[tuple[Split, Problem], ...]:
     unread: list[str] = []
 
     def problem_of(row: Row, place: str) -> tuple[str, Problem] | None:
-        prompt = prompt_of(row, task, place)
-        key = key_of(prompt)
+        prompt_of(row, task, place)
         try:
-            answer = _answer_of(row, task, place)
+            task.reference(row, place)
         except ValueError as error:
             unread.append(str(error))
             bad.append(str(error))
             return None
-        row_id = text_of(row, task.id_column, place) if task.id_column else hashed(key)
-        source = text_of(row, task.source_column, place) if task.source_column else ""
-        if isinstance(prompt, str) and task.instruction:
-            prompt = f"{prompt} {task.instruction}"
-        problem = Problem(
-            id=f"{task.name}/{row_id}",
-            prompt=prompt,
-            answer=answer,
-            source=f"{task.name}/{source}" if source else task.name,
-        )
-        if not _scores_itself(task, problem):
-            bad.append(f"{place}: {answer[-80:]!r}")
+        key, problem = task.problem(row, place)
+        if not scores_itself(task, problem):
+            bad.append(f"{place}: {problem.answer[-80:]!r}")
             return None
         return key, problem
 
@@ -187,20 +212,11 @@ def _all_problems(task: Dataset) -> tuple[tuple[Split, Problem], ...]:
     return tuple(problems)
 
 
-def _answer_of(row: Row, task: Dataset, place: str) -> str:
-    """The reference as text; a list of one, as verl writes some, is that one."""
-    value = field_of(row, task.answer_column, place)
-    if isinstance(value, list) and len(value) == 1:
-        return text_of({"answer": value[0]}, "answer", place)
-    return text_of(row, task.answer_column, place)
-
-
-def _scores_itself(task: Dataset, problem: Problem) -> bool:
+def scores_itself(task: Dataset, problem: Problem) -> bool:
     """Whether the reference, as a response in a box, is right: no other answer could be."""
-    stated = stated_answer(problem.answer)
-    reference = problem.answer if stated is None else stated
+    answer = task.plain_answer(problem)
     try:
-        return task.score(problem, Response(text=f"\\boxed{{{reference}}}")).value == 1.0
+        return task.score(problem, Response(text=f"\\boxed{{{answer}}}")).value == 1.0
     except ValueError:  # a reference that the reward does not take
         return False
 
@@ -223,7 +239,18 @@ def prompt_of(row: Row, task: Dataset, place: str) -> str | Messages:
 
 def text_of(row: Row, column: str, place: str) -> str:
     """The field `column` as text; a number is written out, anything else refused."""
-    value = field_of(row, column, place)
+    return _text(field_of(row, column, place), column, place)
+
+
+def answer_text(value: Any, column: str, place: str) -> str:
+    """A reference as text; raises ValueError where there is none."""
+    text = _text(value, column, place)
+    if not text.strip():
+        raise ValueError(f"{place}: field {column!r} is empty; give the reference answer")
+    return text
+
+
+def _text(value: Any, column: str, place: str) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError(f"{place}: field {column!r} is {value!r}; give a text or a number")
     return str(value)

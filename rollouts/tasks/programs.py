@@ -15,7 +15,7 @@ from rewards.programs import program_fraction_reward, program_reward
 from rewards.unit_tests import CallTests, StdioTests, human_eval_tests, mbpp_tests
 from rollouts.sampler import Split
 from rollouts.tasks.dataset import hashed, homes, key_of, text_of
-from rollouts.tasks.rows import Row, RowSource, field_of
+from rollouts.tasks.rows import MissingField, Row, RowSource, field_of
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +52,21 @@ class Programs(RowSource):
         """1 if the response's program passes every test, or the share that it passes."""
         reward = program_fraction_reward if self.partial else program_reward
         return reward(problem, response)
+
+    def problem(self, row: Row, place: str) -> tuple[str, Problem]:
+        """The key that twins share, and the problem of a row.
+
+        Raises:
+            MissingField: With the place of the row.
+            ValueError: Its tests cannot be used.
+        """
+        prompt = self.ask(row, place)
+        tests = replace(self.tests_of(row, place), timeout_s=self.timeout_s)
+        problem_id = f"{self.name}/{self.id_of(row, place)}"
+        answer = tests.to_json()
+        return key_of(prompt), Problem(
+            id=problem_id, prompt=prompt, answer=answer, source=self.name
+        )
 
     def id_of(self, row: Row, place: str) -> str:
         """The row's own id, or a hash of its question."""
@@ -96,6 +111,8 @@ class HumanEval(Programs):
 
     def tests_of(self, row: Row, place: str) -> CallTests:
         """`check(candidate)` as one test."""
+        for column in ("task_id", "prompt", "test", "entry_point"):
+            text_of(row, column, place)
         return human_eval_tests(row)
 
 
@@ -116,6 +133,9 @@ class Mbpp(Programs):
 
     def tests_of(self, row: Row, place: str) -> CallTests:
         """Each assert as one test."""
+        for column in ("code", "test_list"):
+            if not field_of(row, column, place):
+                raise MissingField(f"{place}: field {column!r} is empty")
         return mbpp_tests(row)
 
 
@@ -137,15 +157,11 @@ def _reader(
     task: Programs, left_out: list[str]
 ) -> Callable[[Row, str], tuple[str, Problem] | None]:
     def problem_of(row: Row, place: str) -> tuple[str, Problem] | None:
-        prompt, row_id = task.ask(row, place), task.id_of(row, place)
+        task.ask(row, place)
         try:
-            tests = replace(task.tests_of(row, place), timeout_s=task.timeout_s)
+            return task.problem(row, place)
         except ValueError as error:
-            left_out.append(f"{row_id} ({error})")
+            left_out.append(f"{task.id_of(row, place)} ({error})")
             return None
-        problem = Problem(
-            id=f"{task.name}/{row_id}", prompt=prompt, answer=tests.to_json(), source=task.name
-        )
-        return key_of(prompt), problem
 
     return problem_of

@@ -4,7 +4,9 @@ A place is a file (.jsonl, .json, .csv, .parquet), a folder with one such file a
 id of a Hugging Face data set. Leaves out what the rows mean (rollouts/tasks/dataset.py).
 """
 
+import contextlib
 import json
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -13,6 +15,19 @@ from typing import Any
 
 Row = dict[str, Any]
 Located = tuple[str, Row]
+
+
+class MissingField(ValueError):
+    """A row has no such field."""
+
+
+class HubUnreachable(ValueError):
+    """The hub did not give a data set: no network, no such name, or no right to read it."""
+
+    def __init__(self, reason: str, remedy: str):
+        """One line of both; `reason` alone stays to be read."""
+        super().__init__(f"{reason}: {remedy}")
+        self.reason = reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +73,7 @@ def read_rows(path: str, subset: str, split: str) -> Iterator[Located]:
 
     Raises:
         ValueError: Nothing is there, the split is not, or a row is no object; with the place.
+        HubUnreachable: The hub does not give it.
     """
     found = Path(path).expanduser()
     if found.is_dir():
@@ -72,7 +88,7 @@ def read_rows(path: str, subset: str, split: str) -> Iterator[Located]:
 def field_of(row: Row, column: str, place: str) -> Any:
     """The value of a column; dots lead into objects ("reward_model.ground_truth").
 
-    Raises ValueError naming the fields that are there, and the nearest.
+    Raises MissingField naming the fields that are there, and the nearest.
     """
     value: Any = row
     if column in row:
@@ -83,7 +99,7 @@ def field_of(row: Row, column: str, place: str) -> Any:
             fields = ", ".join(repr(key) for key in known) or "none"
             nearest = get_close_matches(name, known, n=1)
             hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-            raise ValueError(f"{place}: no field {column!r}; the fields are {fields}{hint}")
+            raise MissingField(f"{place}: no field {column!r}; the fields are {fields}{hint}")
         value = value[name]
     return value
 
@@ -164,15 +180,28 @@ def _from_hub(path: str, subset: str, split: str) -> Iterator[Located]:
 
     name = f"{path}/{subset}" if subset else path
     try:
-        rows = load_dataset(path, subset or None, split=split)
+        with _without_retries_shown():
+            rows = load_dataset(path, subset or None, split=split)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(
-            f"the data set {name!r} cannot be had ({type(error).__name__}: {reason}): give a local "
-            "file or folder, or see whether the hub answers"
+        raise HubUnreachable(
+            f"the data set {name!r} cannot be had ({type(error).__name__}: {reason})",
+            "give a local file or folder, or see whether the hub answers",
         ) from error
     for number, row in enumerate(rows, start=1):
         yield f"{name} {split}, row {number}", row
+
+
+@contextlib.contextmanager
+def _without_retries_shown() -> Iterator[None]:
+    """The hub's client warns at each try; what matters is how it ends."""
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _parsed(text: bytes, place: str, wanted: str) -> Any:

@@ -1,0 +1,115 @@
+"""Which answers of a problem's samples are one answer: the classes that a majority is among.
+
+Equality is symbolic, by the rules of the math reward (rewards/equivalence.py): "1/2", "0.5" and
+"\\frac12" vote together. Model text is hostile, so that only different keys are compared, one
+with the first of each class, a bounded number of times, and by a pool where there is one: its
+processes are killed at a deadline.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+
+from rewards.equivalence import equivalent
+from rewards.maths.precision import TooLarge
+from rewards.numeric import parse_number
+from rewards.pool import RewardPool, ScoringConfig
+from rewards.problem import Problem, Response, Score, Verdict
+from rewards.purity import pure
+
+Same = Callable[[str, str], bool]
+
+MAX_COMPARISONS = 2_000
+"""Of one problem's answers; what is left then stands alone, and `Classes.num_uncompared` counts it."""
+
+DEADLINE_S = 5.0
+"""For one comparison in a pool."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classes:
+    """The class of each sample's answer.
+
+    Example: the keys "1/2", None, "\\frac12", "3" give `Classes(of_sample=(0, None, 0, 1),
+    num_uncompared=0)`.
+
+    Attributes:
+        of_sample: A number for each sample, from 0 in order of appearance; None has no vote.
+        num_uncompared: Keys that stand alone because too many had been compared.
+    """
+
+    of_sample: tuple[int | None, ...]
+    num_uncompared: int
+
+
+def same_answer(a: str, b: str) -> bool:
+    """Whether two keys are one answer: the math reward takes one of them for the other.
+
+    One direction is enough: to the reference A the answer "A. Paris" is right.
+    """
+    return _equivalent(a, b) or _equivalent(b, a)
+
+
+def answer_classes(keys: Sequence[str | None], same: Same = same_answer) -> Classes:
+    """The classes of a problem's answers.
+
+    A key joins the first class whose first key it is the `same` as; two numbers that differ are
+    never compared.
+    """
+    firsts: list[str] = []
+    class_of: dict[str | None, int | None] = {None: None}
+    comparisons = num_uncompared = 0
+    for key in keys:
+        if key in class_of:
+            continue
+        number = parse_number(key)
+        rivals = [i for i, first in enumerate(firsts) if _may_be_same(first, key, number)]
+        if comparisons + len(rivals) > MAX_COMPARISONS:
+            num_uncompared += 1
+            rivals = []
+        comparisons += len(rivals)
+        found = next((i for i in rivals if same(firsts[i], key)), len(firsts))
+        if found == len(firsts):
+            firsts.append(key)
+        class_of[key] = found
+    return Classes(of_sample=tuple(class_of[key] for key in keys), num_uncompared=num_uncompared)
+
+
+@pure(version="1", reads=("answer", "text"))
+def same_answer_reward(problem: Problem, response: Response) -> Score:
+    """`same_answer` of a problem's answer and a response's text, as a pool can compute it."""
+    value = float(same_answer(problem.answer, response.text))
+    return Score(value=value, verdict=Verdict.CORRECT if value else Verdict.WRONG)
+
+
+def equality_pool(config: ScoringConfig) -> RewardPool:
+    """Processes that compare answers, each comparison within `DEADLINE_S`; close it after use."""
+    workers = config.workers if config.workers else 1
+    return RewardPool(
+        same_answer_reward,
+        ScoringConfig(workers=workers, deadline_s=DEADLINE_S, memory_gib=config.memory_gib),
+    )
+
+
+def pooled_same(pool: RewardPool) -> Same:
+    """`same_answer` computed in a pool; two that could not be compared in time are different."""
+    return partial(_pooled_same, pool)
+
+
+def _pooled_same(pool: RewardPool, a: str, b: str) -> bool:
+    problem = Problem(id=f"same/{a}", prompt="", answer=a, source="same")
+    return pool(problem, Response(text=b)).value == 1.0
+
+
+def _equivalent(reference: str, answer: str) -> bool:
+    try:
+        return equivalent(reference, answer) is True
+    except TooLarge:
+        return False
+
+
+def _may_be_same(a: str, b: str, number: Fraction | None) -> bool:
+    """False for two numbers that differ, `number` being that of `b`."""
+    other = parse_number(a) if number is not None else None
+    return other is None or other == number

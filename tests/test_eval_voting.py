@@ -1,0 +1,96 @@
+"""Which answers vote together: symbolic equality, compared between different keys only."""
+
+import time
+
+import psutil
+import pytest
+
+from eval.estimators import answer_key
+from eval.voting import (
+    MAX_COMPARISONS,
+    answer_classes,
+    equality_pool,
+    pooled_same,
+    same_answer,
+)
+from rewards.pool import ScoringConfig
+
+
+def classes(*keys, **options):
+    return answer_classes(keys, **options).of_sample
+
+
+def test_equal_formulas_vote_together():
+    assert classes("1/2", None, r"\frac12", "3", r"\sqrt{9}") == (0, None, 0, 1, 1)
+    assert classes("(x-1)(x+1)", "x^2-1", "x^2+1") == (0, 0, 1)
+    assert classes("(1,2)", "(2,1)", r"\{1,2\}", r"\{2,1\}") == (0, 1, 2, 2)
+    assert classes("C", r"\text{(C)}", "B") == (0, 0, 1)
+    texts = (r"\boxed{A. Paris}", r"\boxed{A}", "The answer is B.", r"\boxed{(B) Rome}")
+    assert classes(*map(answer_key, texts)) == (0, 0, 1, 1)
+    assert classes(*map(answer_key, reversed(texts))) == (0, 0, 1, 1)
+    assert classes(None, None) == (None, None)
+    assert classes() == ()
+
+
+def test_the_order_of_the_two_does_not_matter():
+    for a, b in ((r"\frac{1}{2}", "0.5"), ("C", "(C)"), (r"2\pi", r"6.28"), ("x=3", "3")):
+        assert same_answer(a, b) == same_answer(b, a)
+
+
+def test_only_different_keys_are_compared_and_never_two_numbers():
+    asked = []
+
+    def same(a, b):
+        asked.append((a, b))
+        return False
+
+    keys = ["1", "2", "1", "x", "x", "3", None, "y"]
+    assert classes(*keys, same=same) == (0, 1, 0, 2, 2, 3, None, 4)
+    assert asked == [
+        ("1", "x"),
+        ("2", "x"),
+        ("x", "3"),
+        ("1", "y"),
+        ("2", "y"),
+        ("x", "y"),
+        ("3", "y"),
+    ]
+
+
+def test_comparisons_are_bounded_and_the_rest_is_counted():
+    asked = []
+    keys = [f"{chr(97 + i % 26)}{i}" for i in range(100)]  # 4,950 pairs
+    found = answer_classes([*keys, keys[99]], same=lambda a, b: bool(asked.append(a)))
+    assert len(asked) <= MAX_COMPARISONS
+    assert found.num_uncompared > 0
+    assert found.of_sample == (*range(100), 99)
+
+
+def test_hostile_keys_cost_little():
+    keys = [
+        "9" * 5000, "(" * 900, "9^{9^{9^{9}}}", r"\frac{1}{" * 60, "x" * 900, "10^{99999999}",
+        "((((x+y)^{99})^{99})^{99})", "a" * 40 + "!" * 40, r"\sum_{i=1}^{10^{99}}i", "\x00\ud800",
+    ]  # fmt: skip
+    start = time.process_time()
+    assert classes(*keys) == tuple(range(len(keys)))
+    assert time.process_time() - start < 20
+
+
+def test_a_pool_compares():
+    with equality_pool(ScoringConfig(workers=1)) as pool:
+        same = pooled_same(pool)
+        assert classes("1/2", r"\frac12", "x", same=same) == (0, 0, 1)
+
+
+def test_a_comparison_whose_process_dies_is_made_in_another():
+    with equality_pool(ScoringConfig(workers=1)) as pool:
+        assert pooled_same(pool)("x+1", "1+x") is True
+        for child in psutil.Process().children():
+            child.kill()
+        assert pooled_same(pool)("y+1", "1+y") is True
+
+
+@pytest.mark.parametrize("workers", [0, None])
+def test_a_pool_has_at_least_one_process(workers):
+    with equality_pool(ScoringConfig(workers=workers)) as pool:
+        assert pooled_same(pool)("2x", "x*2") is True
