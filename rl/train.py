@@ -27,7 +27,6 @@ from rollouts.models import resolve_model
 from rollouts.rollout import Group, Sampling
 from rollouts.sampler import Sampler
 
-
 EVALUATED = ("pass_at_1", "pass_at_k", "maj_at_k", "truncated_frac", "mean_tokens")
 """What of an evaluation stands in metrics.jsonl, as eval/NAME; what there is none of is left out."""
 
@@ -267,7 +266,9 @@ def save(run: Trainer, state: RunState) -> RunState:
         return state
     run.report.phase("save")
     state = save_checkpoint(path, run.policy, state)
-    run.folder.keep_checkpoints(run.config.keep_last, best_checkpoint(run.folder, run.config.best_by))
+    run.folder.keep_checkpoints(
+        run.config.keep_last, best_checkpoint(run.folder, run.config.best_by)
+    )
     return state
 
 

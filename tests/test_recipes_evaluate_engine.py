@@ -79,7 +79,9 @@ def never_killed(asked: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
 
 def test_two_models_in_turn_by_one_process(never_killed: Path):
     found = lines(never_killed, "completions.jsonl")
-    first, second = (found[f"completions/{name}/arithmetic/completions.jsonl"] for name in ("model", "against"))
+    first, second = (
+        found[f"completions/{name}/arithmetic/completions.jsonl"] for name in ("model", "against")
+    )
     assert len(first) == len(second) == 24
     rows = [json.loads(line) for line in first]
     assert {(row["problem"], row["sample"]) for row in rows} == {
