@@ -6,18 +6,18 @@ of tasks is given in a file only.
 """
 
 import errno
-import io
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import dataclass, fields
 from datetime import datetime
 from difflib import get_close_matches
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
+
+from recipes.arguments import read_fields, take, text_of, unknown_field
 
 USER_ERROR = 2
 FOLDERS = ("--config", "--resume", "--run-folder")
@@ -123,7 +123,7 @@ def split_command(
     Raises ValueError for an unknown preset (with the nearest), or --config beside --resume.
     """
     rest = list(argv)
-    taken = {flag: _take(rest, flag) for flag in FOLDERS}
+    taken = {flag: take(rest, flag) for flag in FOLDERS}
     preset = default_preset
     if rest and not rest[0].startswith("-") and ":" not in rest[0]:
         preset = rest.pop(0)
@@ -143,18 +143,6 @@ def split_command(
         run_folder=Path(taken["--run-folder"] or f"runs/{preset}-{stamp}"),
         fields=rest,
     )
-
-
-def _take(argv: list[str], flag: str) -> str | None:
-    for index, word in enumerate(argv):
-        if word.startswith(f"{flag}="):
-            return argv.pop(index).partition("=")[2]
-        if word == flag:
-            if index + 1 >= len(argv):
-                raise ValueError(f"{flag} needs a value")
-            argv.pop(index)
-            return argv.pop(index)
-    return None
 
 
 def start(name: str, default_preset: str, argv: Sequence[str]) -> None:
@@ -185,10 +173,10 @@ def read_config(command: Command) -> Any:
 
     default = PRESETS[command.preset]()
     if command.config:
-        default = from_yaml(_text(command.config), str(command.config))
+        default = from_yaml(text_of(command.config), str(command.config))
     if command.resume:
         file = command.resume / "config.yaml"
-        default = from_yaml(_text(file), str(file))
+        default = from_yaml(text_of(file), str(file))
     config = _with_fields(default, command)
     if command.resume and (changed := differences(default, config)):
         raise ValueError(
@@ -204,8 +192,6 @@ def _with_fields(default: Any, command: Command) -> Any:
     tyro cannot build a mixture: it sees one task, and the mixture is put back if none was named.
     The task's kind comes first, so that the task's fields are known wherever they stand.
     """
-    import tyro
-
     from recipes.config import Arithmetic, Mixture, OneTaskConfig, RunConfig
 
     words = sorted(command.fields, key=lambda word: not word.startswith("task:"))
@@ -215,23 +201,14 @@ def _with_fields(default: Any, command: Command) -> Any:
         kept = None if words and words[0].startswith("task:") else default.task
     if kept and (word := next((w for w in words if w.startswith("--task.")), None)):
         raise ValueError(f"{word}: the tasks of a mixture are set in the file that names them")
-    told = io.StringIO()
-    try:
-        with redirect_stderr(told):
-            config, unknown = tyro.cli(
-                OneTaskConfig,
-                args=words,
-                default=_as(OneTaskConfig, default, shown),
-                prog=command.program,
-                description=f"Defaults are those of the preset {command.preset}. Before the fields: "
-                "[PRESET] [--config FILE | --resume FOLDER] [--run-folder FOLDER].",
-                config=(tyro.conf.CascadeSubcommandArgs,),
-                return_unknown_args=True,
-            )
-    except SystemExit as stop:
-        if not stop.code:  # --help
-            raise
-        raise ValueError(f"{_told(told.getvalue())}; see {command.program} --help") from stop
+    config, unknown = read_fields(
+        OneTaskConfig,
+        words,
+        default=_as(OneTaskConfig, default, shown),
+        program=command.program,
+        description=f"Defaults are those of the preset {command.preset}. Before the fields: "
+        "[PRESET] [--config FILE | --resume FOLDER] [--run-folder FOLDER].",
+    )
     if unknown:
         raise ValueError(_unknown(unknown, config))
     return _as(RunConfig, config, kept or config.task)
@@ -242,16 +219,9 @@ def _as(cls: type, config: Any, task: Any) -> Any:
     return cls(**values | {"task": task})
 
 
-def _told(box: str) -> str:
-    """The first part of one of tyro's boxes, as one line."""
-    lines = [line.strip(" \u2502") for line in box.splitlines()[1:]]
-    first = takewhile(lambda line: line and line[0] not in "\u2500\u2570", lines)
-    return " ".join(" ".join(first).split())
-
-
 def _unknown(words: Sequence[str], config: Any) -> str:
     """What is wrong with arguments that no field takes, and the nearest name."""
-    from recipes.config import TASKS, flags, nearest
+    from recipes.config import TASKS, nearest
 
     word = next((w for w in words if w.startswith("--")), words[0])
     if word.startswith("task:"):
@@ -261,20 +231,4 @@ def _unknown(words: Sequence[str], config: Any) -> str:
             return f"{word}: a run has one task, and another was named before"
         near = nearest(word[5:], TASKS) or "arithmetic"
         return f"unknown task {word!r}; did you mean 'task:{near}'? Tasks are {', '.join(TASKS)}"
-    if not word.startswith("--"):
-        return f"{word!r} belongs to no field; fields are given as --name value, switches as --name or --no-name"
-    name = word.partition("=")[0].replace("_", "-")
-    known = flags(config)
-    if name in known:
-        return f"{name} cannot be given here: write it into a file for --config"
-    if name in FOLDERS:
-        return f"{name} is given twice"
-    known += FOLDERS
-    near = nearest(name, known)
-    return f"unknown field {name}; " + (f"did you mean {near}?" if near else "--help lists all")
-
-
-def _text(path: Path) -> str:
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist: name a config.yaml, or the folder of a run")
-    return path.read_text()
+    return unknown_field(words, config, FOLDERS)

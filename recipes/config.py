@@ -75,7 +75,8 @@ class RunConfig:
     test: EvalConfig = field(default_factory=lambda: EvalConfig(split="test"))
     """The evaluation before and after, read once."""
     validation: EvalConfig = field(default_factory=EvalConfig)
-    """The evaluation every `train.evaluate_every` rounds; the best checkpoint is chosen by it."""
+    """The evaluation every `train.evaluate_every` rounds; `train.best_by` of it chooses the best
+    checkpoint."""
     best_prompt: bool = True
     """Also evaluate the base under the best of a few prompts, chosen on the validation split."""
     stop_after: str | None = None
@@ -111,7 +112,7 @@ def from_yaml(text: str, name: str) -> RunConfig:
         raise ValueError(f"{name} holds no fields; write it as the config.yaml of a run folder")
     if "task" in values:
         values = {**values, "task": _task_of(values["task"], f"{name}: task")}
-    return _build(RunConfig, values, name)
+    return from_values(RunConfig, values, name)
 
 
 def differences(left: RunConfig, right: RunConfig) -> list[str]:
@@ -176,10 +177,10 @@ def _task_of(values: Any, place: str) -> TaskConfig:
     if kind == "mixture" and isinstance(values.get("tasks"), list):
         parts = enumerate(values["tasks"])
         values["tasks"] = tuple(_task_of(part, f"{place}.tasks[{i}]") for i, part in parts)
-    return _build(TASKS[kind], values, place)
+    return from_values(TASKS[kind], values, place)
 
 
-def _build(cls: type, values: dict[str, Any], place: str) -> Any:
+def from_values(cls: type, values: dict[str, Any], place: str) -> Any:
     """An instance of `cls` from plain values; every mistake becomes a ValueError with its place."""
     checked = _checked(cls, values, place)
     try:

@@ -6,11 +6,8 @@ Wiring only: what each part does stands in its own package.
 import contextlib
 import json
 import logging
-import os
 import shlex
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +20,7 @@ from recipes.control import ShuffledCollector
 from recipes.data import Data, load_data
 from recipes.decontamination import keep_record
 from recipes.demand import most_requests
+from recipes.noise import quiet
 from recipes.preflight import check_config, check_reference, check_room
 from recipes.progress import Progress, show_result
 from recipes.scoring import pooled
@@ -259,22 +257,3 @@ def _weights(config: RunConfig) -> dict[str, float]:
         return {}
     names = [task.name for task in config.task.tasks]
     return dict(zip(names, config.task.weights, strict=True))
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Notes of libraries (C++ ones too) go to a file, shown only if something fails."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as notes:
-        os.dup2(notes.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            notes.seek(0)
-            os.write(kept, notes.read())
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)

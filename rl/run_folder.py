@@ -30,7 +30,7 @@ class RunFolder:
         if not (path / "config.yaml").is_file():
             raise ValueError(f"{path} is not a run folder: it holds no config.yaml")
         self.path = path
-        self._lock = _lock(path)
+        self._lock = lock_folder(path)
         for leftover in path.rglob(f"{_TEMPORARY}*"):
             _remove(leftover)
 
@@ -179,7 +179,8 @@ def _json(value: dict[str, Any]) -> bytes:
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
-def _lock(path: Path) -> TextIO:
+def lock_folder(path: Path) -> TextIO:
+    """Hold a folder's lock until the file is closed. Raises ValueError if another process does."""
     file = (path / "lock").open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

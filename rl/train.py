@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import psutil
 
@@ -26,6 +26,9 @@ from rollouts.ledger import Ledger
 from rollouts.models import resolve_model
 from rollouts.rollout import Group, Sampling
 from rollouts.sampler import Sampler
+
+EVALUATED = ("pass_at_1", "pass_at_k", "maj_at_k", "truncated_frac", "mean_tokens")
+"""What of an evaluation stands in metrics.jsonl, as eval/NAME; what there is none of is left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,9 @@ class TrainConfig:
     seed: int = 0
     """Of the run: draws, requests and minibatches derive from it."""
     evaluate_every: int = 0
-    """Rounds between evaluations on the validation split; 0 for none."""
+    """Rounds between evaluations on the validation split, each with a checkpoint; 0 for none."""
+    best_by: Literal["pass_at_1", "pass_at_k", "maj_at_k"] = "pass_at_1"
+    """The metric of the validation split by which the best checkpoint is kept."""
     save_every: int = 10
     """Rounds between checkpoints: at most so many rounds of updates are repeated after a kill."""
     keep_last: int = 2
@@ -113,7 +118,7 @@ def train(run: Trainer, state: RunState) -> RunState:
         metrics |= evaluate_round(run, state, clock)
         run.folder.log({"round": index, "updates": state.updates} | metrics | measured(clock))
         run.report.round({"round": index} | metrics | clock.metrics())
-        if is_due(run.config.save_every, state.round):
+        if any(is_due(n, state.round) for n in (run.config.save_every, run.config.evaluate_every)):
             state = save(run, state)
         if run.should_stop():
             break
@@ -251,7 +256,7 @@ def evaluate_round(run: Trainer, state: RunState, clock: Clock) -> dict[str, flo
         with clock("evaluate"):
             run.evaluate(label)
     result = run.folder.read_eval(label)
-    return {"eval/pass_at_1": result["pass_at_1"]}
+    return {f"eval/{name}": result[name] for name in EVALUATED if result[name] is not None}
 
 
 def save(run: Trainer, state: RunState) -> RunState:
@@ -261,17 +266,19 @@ def save(run: Trainer, state: RunState) -> RunState:
         return state
     run.report.phase("save")
     state = save_checkpoint(path, run.policy, state)
-    run.folder.keep_checkpoints(run.config.keep_last, best_checkpoint(run.folder))
+    run.folder.keep_checkpoints(
+        run.config.keep_last, best_checkpoint(run.folder, run.config.best_by)
+    )
     return state
 
 
-def best_checkpoint(folder: RunFolder) -> str | None:
-    """The name of the checkpoint whose validation pass@1 is highest, the earliest of equals."""
+def best_checkpoint(folder: RunFolder, metric: str) -> str | None:
+    """The name of the checkpoint whose metric on validation is highest, the earliest of equals."""
     scores: dict[str, Any] = {}
     for path in folder.checkpoints():
         result = folder.read_eval(path.name)
-        if result is not None:
-            scores[path.name] = result["pass_at_1"]
+        if result is not None and result[metric] is not None:
+            scores[path.name] = result[metric]
     return max(scores, key=lambda name: scores[name], default=None)
 
 

@@ -1,0 +1,204 @@
+"""What a model's completions of one benchmark come to, and how two models compare on it.
+
+Every number is a fraction unless it is named otherwise; intervals are over problems.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from eval.completions import Grade, Store
+from eval.estimators import (
+    default_ks,
+    is_single_draw,
+    majority_at_k,
+    majority_method,
+    pass_at_every_k,
+)
+from eval.evaluate import ProblemCount
+from eval.intervals import Interval, mean_interval, paired_interval
+from eval.paired import changed, paired_p_value
+from eval.rates import SampleRates, sample_rates
+from eval.trials import Trial
+from eval.voting import Same, answer_classes, same_answer
+from rewards.problem import Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """One benchmark by one model in one way.
+
+    Example: 2 problems x 4 samples with 4 and 1 correct: pass@1 is (1 + 1/4) / 2 = 0.625 and
+    pass@4 is 1.0, a single draw.
+
+    Attributes:
+        trial: Of what was asked, by its name.
+        label: Of the row.
+        counts: One a problem, in the trial's order.
+        pass_at_1: Mean over problems of the correct among their graded samples.
+        pass_at_1_interval: 95%, over problems (`eval.intervals.mean_interval`).
+        ks: The k that are shown.
+        pass_at: By every k up to n, mean over problems with k graded samples.
+        maj_at: By each k of `ks`, the same for the majority's answer (`majority_at_k`: a tie is
+            shared evenly); empty where answers do not vote.
+        maj_method: By the same k: "exact", or "resampled" if it is so for any problem.
+        rates: Verdicts, answers, truncation and length over all samples.
+    """
+
+    trial: str
+    label: str
+    benchmark: str
+    num_problems: int
+    num_samples: int
+    counts: tuple[ProblemCount, ...]
+    pass_at_1: float
+    pass_at_1_interval: Interval
+    ks: tuple[int, ...]
+    pass_at: dict[int, float]
+    maj_at: dict[int, float]
+    maj_method: dict[int, str]
+    rates: SampleRates
+
+    def to_json(self) -> dict[str, Any]:
+        """Values that `json.dumps` writes; the k that are single draws are named."""
+        single = [k for k in self.pass_at if is_single_draw(self.num_samples, k)]
+        return {**asdict(self), "single_draws": single}
+
+
+def standing_of(
+    trial: Trial,
+    store: Store,
+    *,
+    label: str,
+    ks: Sequence[int] = (),
+    same: Same = same_answer,
+) -> Standing:
+    """The estimates of a trial whose every completion is graded.
+
+    Args:
+        ks: Of what is shown, and of maj@k; `default_ks` if empty.
+        same: Whether two answers are one.
+
+    Raises:
+        RuntimeError: Nothing could be graded.
+    """
+    keys = [key for key, _ in trial.requests()]
+    grades = [store.grades[key] for key in keys]
+    size = trial.num_samples
+    drawn = [grades[i : i + size] for i in range(0, len(grades), size)]
+    graded = [[grade for grade in group if not grade.verdict.is_ours] for group in drawn]
+    counts = tuple(
+        ProblemCount(id=problem.id, num_graded=len(group), num_correct=sum(_correct(group)))
+        for problem, group in zip(trial.problems, graded, strict=True)
+    )
+    fractions = [count.num_correct / count.num_graded for count in counts if count.num_graded]
+    if not fractions:
+        raise RuntimeError(f"no completion of {trial.name} could be graded; mend the grader")
+    chosen = tuple(ks) or default_ks(size)
+    majorities = _maj_at(graded, chosen, same) if trial.answer_of else {}
+    return Standing(
+        trial=trial.name,
+        label=label,
+        benchmark=trial.benchmark,
+        num_problems=len(trial.problems),
+        num_samples=size,
+        counts=counts,
+        pass_at_1=sum(fractions) / len(fractions),
+        pass_at_1_interval=mean_interval(fractions),
+        ks=chosen,
+        pass_at=_pass_at(counts),
+        maj_at={k: value for k, (value, _) in majorities.items()},
+        maj_method={k: method for k, (_, method) in majorities.items()},
+        rates=sample_rates(
+            [grade.verdict for grade in grades],
+            num_tokens=[store.completions[key].num_tokens for key in keys],
+            truncated=[store.completions[key].finish == "length" for key in keys],
+        ),
+    )
+
+
+def _correct(group: Sequence[Grade]) -> list[bool]:
+    return [grade.verdict is Verdict.CORRECT for grade in group]
+
+
+def _pass_at(counts: Sequence[ProblemCount]) -> dict[int, float]:
+    """pass@k for every k that a problem has samples for; problems may differ in what was graded."""
+    sizes = sorted({count.num_graded for count in counts} - {0})
+    sums, problems = np.zeros(sizes[-1]), np.zeros(sizes[-1])
+    for size in sizes:
+        correct = [count.num_correct for count in counts if count.num_graded == size]
+        sums[:size] += pass_at_every_k(size, correct).sum(axis=0)
+        problems[:size] += len(correct)
+    return {k + 1: float(value) for k, value in enumerate(sums / problems)}
+
+
+def _maj_at(
+    graded: Sequence[Sequence[Grade]], ks: Sequence[int], same: Same
+) -> dict[int, tuple[float, str]]:
+    """By k, the mean over problems with k graded samples, and how it was computed."""
+    classes = [
+        answer_classes([grade.answer for grade in group], same).of_sample for group in graded
+    ]
+    found = {}
+    for k in ks:
+        enough = [(v, group) for v, group in zip(classes, graded, strict=True) if len(group) >= k]
+        if enough:
+            mean = sum(majority_at_k(votes, _correct(g), k) for votes, g in enough) / len(enough)
+            resampled = any(majority_method(votes, k) == "resampled" for votes, _ in enough)
+            found[k] = (mean, "resampled" if resampled else "exact")
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """pass@1 of one standing minus another's, over the problems that both graded.
+
+    Example: 0.25 -> 0.40 on 256 problems: `Comparison(before="base", after="trained", mean=0.15,
+    interval=(0.11, 0.19), p_value=0.0001, num_problems=256, gained=("gsm8k/17",), lost=())`.
+
+    Attributes:
+        gained, lost: Ids of problems whose share of correct samples rose, and fell, the largest first.
+    """
+
+    benchmark: str
+    before: str
+    after: str
+    mean: float
+    interval: Interval
+    p_value: float
+    num_problems: int
+    gained: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+def compared(before: Standing, after: Standing) -> Comparison:
+    """`after` against `before`, paired by problem.
+
+    Raises:
+        ValueError: They are of different problems, or none was graded in both.
+    """
+    ids = [count.id for count in before.counts]
+    if ids != [count.id for count in after.counts]:
+        raise ValueError(f"{before.label} and {after.label} did not answer the same problems")
+    pairs = {
+        a.id: (a.num_correct / a.num_graded, b.num_correct / b.num_graded)
+        for a, b in zip(before.counts, after.counts, strict=True)
+        if a.num_graded and b.num_graded
+    }
+    if not pairs:
+        raise ValueError(f"no problem of {before.benchmark} was graded in both")
+    first, second = ([pair[i] for pair in pairs.values()] for i in (0, 1))
+    changes = changed(list(pairs), first, second)
+    return Comparison(
+        benchmark=before.benchmark,
+        before=before.label,
+        after=after.label,
+        mean=sum(b - a for a, b in pairs.values()) / len(pairs),
+        interval=paired_interval(first, second),
+        p_value=paired_p_value(first, second),
+        num_problems=len(pairs),
+        gained=changes.gained,
+        lost=changes.lost,
+    )

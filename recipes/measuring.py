@@ -1,0 +1,250 @@
+"""From what is asked to results.json and the table: one engine after another, one a model."""
+
+import gc
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from eval.benchmarks import Benchmark
+from eval.completions import Store
+from eval.protocols import Template
+from eval.standings import Standing, standing_of
+from eval.trials import Progress, Samples, Trial, run_trials
+from eval.voting import equality_pool, pooled_same
+from recipes.asking import make_asking
+from recipes.evaluation import Asking, EvaluateConfig, Grader, Subject
+from recipes.evaluation_folder import EvaluationFolder, described
+from recipes.noise import quiet
+from recipes.standings import comparisons, results_json, say, show
+from recipes.versions import changed_versions, versions
+from rewards.pool import RewardPool
+from rewards.scorer import Scorer
+from rollouts.rollout import Completion, Request
+
+logger = logging.getLogger(__name__)
+
+BEST = ", best template"
+
+
+@dataclass(kw_only=True)
+class Session:
+    """What is at work: what is asked, the folder, the graders, and the seconds of each stream."""
+
+    asking: Asking
+    folder: EvaluationFolder
+    score: Scorer
+    stores: dict[str, Store] = field(default_factory=dict)
+    streams: list[dict[str, Any]] = field(default_factory=list)
+    best_templates: dict[str, Any] = field(default_factory=dict)
+    _equality: RewardPool | None = None
+
+    def store(self, trial: Trial) -> Store:
+        """What is known of a trial, opened once; says aloud what was dropped."""
+        if trial.name not in self.stores:
+            self.stores[trial.name] = self.folder.store(trial)
+            for note in self.stores[trial.name].notes:
+                print(note, file=sys.stderr, flush=True)
+        return self.stores[trial.name]
+
+    def standing(self, trial: Trial, label: str) -> Standing:
+        """What a finished trial comes to."""
+        ks = self.asking.config.k
+        return standing_of(trial, self.store(trial), label=label, ks=ks, same=self._same)
+
+    def close(self) -> None:
+        """End the processes that compare answers, if any were needed."""
+        if self._equality:
+            self._equality.close()
+
+    def _same(self, a: str, b: str) -> bool:
+        if self._equality is None:
+            self._equality = equality_pool(self.asking.config.scoring)
+        return pooled_same(self._equality)(a, b)
+
+
+def evaluate(config: EvaluateConfig, path: Path, *, resume: bool) -> None:
+    """Measure everything, keep it in the folder, and show the table."""
+    asking = make_asking(config)
+    asked = described(asking)
+    reward = Grader(rewards={each.name: each.reward for each in asking.benchmarks}).score
+    with RewardPool(reward, config.scoring) as pool:
+        for each in asking.benchmarks:
+            pool.check(each.problems[0])
+        folder = _open(config, path, asked, resume=resume)
+        session = Session(asking=asking, folder=folder, score=pool)
+        try:
+            say(f"kept in {path}; after any end, python -m recipes.evaluate --resume {path}")
+            standings = [s for subject in asking.subjects for s in measure(session, subject)]
+            rows = comparisons(standings, config.model)
+            results = results_json(
+                standings,
+                rows,
+                asked=asked,
+                templates=session.best_templates,
+                streams=session.streams,
+                versions=versions(),
+                config=asdict(config),
+            )
+            folder.write_results(results)
+        finally:
+            session.close()
+            folder.close()
+    show(Console(), standings, rows, notes(session))
+    say(f"everything is in {path}: results.json, and each completion under completions/")
+
+
+def measure(session: Session, subject: Subject) -> list[Standing]:
+    """Every benchmark by one model, in the order of the command line; `against` best ones too."""
+    asking = session.asking
+    own, probes = asking.trials(subject), asking.probe_trials(subject)
+    wholes = [asking.trial(subject, asking.named(name), template) for name, template in probes]
+    engine = LazyEngine(session, subject, [*own, *probes.values(), *wholes])
+    try:
+        engine.run([*own, *probes.values()])
+        standings = [session.standing(trial, subject.name) for trial in own]
+        if probes:
+            best = [_best(session, subject, each, probes) for each in asking.benchmarks]
+            trials = [
+                asking.trial(subject, each, template)
+                for each, template in zip(asking.benchmarks, best, strict=True)
+            ]
+            engine.run(trials)
+            standings += [session.standing(trial, subject.name + BEST) for trial in trials]
+    finally:
+        engine.close()
+    return standings
+
+
+class LazyEngine:
+    """One model's engine, built when something has to be sampled; big enough for all its trials."""
+
+    def __init__(self, session: Session, subject: Subject, trials: Sequence[Trial]):
+        self._session = session
+        self._subject = subject
+        self._max_tokens = max(trial.max_tokens for trial in trials)
+        self._num_requests = sum(trial.num_requests for trial in trials)
+        self._engine: Samples = _Idle()
+
+    def run(self, trials: Sequence[Trial]) -> None:
+        """Sample and grade what is missing of these."""
+        stores = [self._session.store(trial) for trial in trials]
+        missing = sum(
+            t.num_requests - len(s.completions) for t, s in zip(trials, stores, strict=True)
+        )
+        if missing and isinstance(self._engine, _Idle):
+            say(f"{self._subject.name}: loading, then {missing} completions to sample")
+            self._engine = build_engine(
+                self._subject.path,
+                self._session.asking.config,
+                max_tokens=self._max_tokens,
+                num_requests=self._num_requests,
+            )
+        stream = run_trials(self._engine, trials, stores, self._session.score)
+        progress = _watched(stream, self._subject.name, missing)
+        names = [trial.name for trial in trials]
+        self._session.streams.append({"trials": names, **asdict(progress)})
+
+    def close(self) -> None:
+        """Let go of the engine's memory, for the next model's."""
+        self._engine = _Idle()
+        gc.collect()
+
+
+class _Idle:
+    """An engine that is not asked for anything."""
+
+    def sample(self, requests: Sequence[Request]) -> Iterator[Completion]:
+        """Nothing, of nothing."""
+        assert not requests
+        return iter(())
+
+
+def build_engine(
+    model: Path, config: EvaluateConfig, *, max_tokens: int, num_requests: int
+) -> Samples:
+    """The real engine on a checkpoint as it is: nothing is published to it."""
+    with quiet():
+        from rollouts.engine import Engine
+
+        return Engine(model, config.engine, max_tokens=max_tokens, num_requests=num_requests)
+
+
+def notes(session: Session) -> list[str]:
+    """What a reader of the table must know: protocol, prompts, benchmarks, chosen templates."""
+    asking = session.asking
+    sampling = asking.protocol.sampling
+    lines = [
+        f"Protocol {asking.protocol.name}: temperature {sampling.temperature:g}, top-p "
+        f"{sampling.top_p:g}, at most {sampling.max_tokens} tokens, seed {asking.config.seed}; "
+        + ", ".join(f"{subject.name} in template {subject.template}" for subject in asking.subjects)
+        + "."
+    ]
+    lines += [f"{each.name}: {note}" for each in asking.benchmarks for note in each.notes]
+    lines += [
+        f"{name}: the best template of {found['model']} is {found['chosen']}, chosen on "
+        f"{found['num_problems']} {found['chosen_on']}."
+        for name, found in session.best_templates.items()
+    ]
+    return lines
+
+
+def _open(
+    config: EvaluateConfig, path: Path, asked: dict[str, Any], *, resume: bool
+) -> EvaluationFolder:
+    if not resume:
+        return EvaluationFolder.create(path, config, asked, versions())
+    folder = EvaluationFolder(path)
+    try:
+        folder.check(asked)
+    except ValueError:
+        folder.close()
+        raise
+    for line in changed_versions(folder.versions(), versions()):
+        logger.warning("this evaluation was started with %s; its numbers may change", line)
+    return folder
+
+
+def _best(
+    session: Session, subject: Subject, each: Benchmark, probes: dict[tuple[str, Template], Trial]
+) -> Template:
+    """The template with the highest pass@1 on the probe, the subject's own if it is among them."""
+    tried = {template: trial for (name, template), trial in probes.items() if name == each.name}
+    scores = {
+        template: session.standing(trial, subject.name).pass_at_1
+        for template, trial in tried.items()
+    }
+    best = max(scores, key=lambda template: (scores[template], template == subject.template))
+    measured = {problem.id for problem in each.problems}
+    apart = not any(p.id in measured for p in session.asking.probes[each.name].problems)
+    session.best_templates[each.name] = {
+        "model": subject.name,
+        "chosen": best,
+        "pass_at_1": scores,
+        "num_problems": len(next(iter(tried.values())).problems),
+        "chosen_on": "other problems" if apart else "measured problems, which favours it",
+    }
+    return best
+
+
+def _watched(stream: Iterator[Progress], text: str, missing: int) -> Progress:
+    """Let a stream run, with a bar in a terminal; gives its last word."""
+    bar = Bar(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        transient=True,
+        disable=not sys.stdout.isatty(),
+    )
+    with bar:
+        task = bar.add_task(text, total=missing)
+        for progress in stream:
+            bar.update(task, completed=progress.num_sampled)
+    return progress
