@@ -23,7 +23,7 @@ from eval.references import References, answer_in, read_references
 from recipes.cli import guarded
 from recipes.dump_rows import Fields, LeftOut
 from recipes.dumps import Dump, open_dump
-from recipes.regrading import Grader, Regrader, grader_of, grader_of_run, tests_of, usable_tests
+from recipes.regrading import Grader, Regrader, grader_of, grader_of_run, row_tests, usable_tests
 from rewards.pool import RewardPool, ScoringConfig, num_workers
 from rl.run_folder import read_metrics
 from rollouts.tasks.rows import read_rows
@@ -149,7 +149,7 @@ def _graded(
 def _references(given: argparse.Namespace, grader: Grader) -> References | None:
     if not given.answers:
         return None
-    read = tests_of if grader.takes_tests else answer_in
+    read = row_tests if grader.takes_tests else answer_in
     column = given.answer_column
     rows = read_rows(given.answers, "", given.split)
     return read_references(rows, given.question_column, lambda row, place: read(row, column, place))

@@ -98,7 +98,7 @@ def grader_of_run(folder: Path, language: str) -> Grader:
     )
 
 
-def tests_of(row: Row, column: str, place: str) -> str | None:
+def row_tests(row: Row, column: str, place: str) -> str | None:
     """The tests in a row of HumanEval, MBPP, or with cases of input and output; None if unusable."""
     try:
         if not column and "entry_point" in row:
