@@ -188,7 +188,9 @@ def _by_row(files: Sequence[Path], path: Path) -> tuple[Callable[..., Read], str
 
 
 def _found(path: Path, inside: str, pattern: str) -> list[Path]:
-    return sorted(path.glob(pattern)) or sorted((path / inside).glob(pattern))
+    """By their numbers, which are padded to a width that a long run outgrows."""
+    files = list(path.glob(pattern)) or list((path / inside).glob(pattern))
+    return sorted(files, key=lambda file: (len(file.name), file.name))
 
 
 def _number(file: Path) -> float:

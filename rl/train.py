@@ -111,8 +111,9 @@ def train(run: Trainer, state: RunState) -> RunState:
         )
         metrics = collection_metrics(groups) | round_metrics(updates)
         metrics |= evaluate_round(run, state, clock)
-        run.folder.log({"round": index, "updates": state.updates} | metrics | measured(clock))
-        run.report.round({"round": index} | metrics | clock.metrics())
+        line = {"round": index, "updates": state.updates} | metrics | measured(clock)
+        run.folder.log(line)
+        run.report.round(line)
         if is_due(run.config.save_every, state.round):
             state = save(run, state)
         if run.should_stop():

@@ -115,10 +115,16 @@ def test_trls_tables(tmp_path):
 
 def test_a_table_that_was_logged_twice_counts_once(tmp_path):
     rows = {"prompt": ["a", "a"], "completion": ["8", "9"], "reward": [1.0, 0.0]}
-    for step in (1, 2):
+    for step in (99_998, 99_999):
         trl_table(tmp_path, step, rows)
-    trl_table(tmp_path, 3, rows | {"completion": ["8", "10"]})
+    trl_table(tmp_path, 100_000, rows | {"completion": ["8", "10"]})
     found = read(tmp_path)
+    assert [item.step for item in found if isinstance(item, Sample)] == [
+        99_998,
+        99_998,
+        100_000,
+        100_000,
+    ]
     assert [isinstance(item, Sample) for item in found] == [True, True, False, True, True]
     assert found[2].reason == "the table before it again"
     assert not found[2].is_fault
