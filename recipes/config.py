@@ -11,6 +11,7 @@ import dacite
 import yaml
 
 from eval.evaluate import EvalConfig
+from recipes.tracking import TrackConfig
 from rewards.pool import ScoringConfig
 from rl.objective import LossConfig
 from rl.optimizer import OptimizerConfig
@@ -42,7 +43,14 @@ TASKS = {
     "mixture": Mixture,
 }
 
-FREE_FIELDS = ("stop_after", "train.keep_last", "scoring.workers")
+FREE_FIELDS = (
+    "stop_after",
+    "train.keep_last",
+    "scoring.workers",
+    "track.to",
+    "track.project",
+    "track.online",
+)
 """May differ when a run is resumed: they change no number."""
 
 _SCIENTIFIC = re.compile(r"[-+]?[0-9]+e[-+]?[0-9]+", re.IGNORECASE)
@@ -79,6 +87,8 @@ class RunConfig:
     checkpoint."""
     best_prompt: bool = True
     """Also evaluate the base under the best of a few prompts, chosen on the validation split."""
+    track: TrackConfig = field(default_factory=TrackConfig)
+    """Trackers that are told the metrics, too."""
     stop_after: str | None = None
     """Stop cleanly after this long, such as 3h50m, for batch queues; --resume continues."""
 

@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from eval.evaluate import EvalConfig, EvalResult, evaluate
 from recipes.baseline import best_prompt
 from recipes.config import RunConfig, to_yaml
@@ -25,6 +27,7 @@ from recipes.preflight import check_config, check_reference, check_room
 from recipes.progress import Progress, show_result
 from recipes.scoring import pooled
 from recipes.stopping import Stopper
+from recipes.tracking import Tracking
 from recipes.versions import changed_versions, versions
 from rewards.problem import Problem
 from rl.checkpoint import RunState
@@ -62,11 +65,12 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
         try:
             if ranks.is_first:
                 keep_record(folder.path, data.contamination)
-            with stopper, progress:
+            with stopper, progress, _tracking(config, path, progress, ranks) as report:
                 data = replace(data, score=score)
                 should_stop = partial(_any_asked, ranks, stopper)
-                run = build(config, model, data, folder, progress, should_stop, ranks)
+                run = build(config, model, data, folder, report, should_stop, ranks)
                 state = restore(run)
+                report.begin(state.round)
                 _start(config, run, data, state)
                 state = train(run, state)
             if state.round < config.train.num_rounds:
@@ -87,6 +91,11 @@ def _check_adapters(config: RunConfig, model: Path) -> None:
         fault = adapter_fault(model, config.engine.dtype)
     if fault:
         raise ValueError(f"policy.lora.rank is {config.policy.lora.rank}, but {fault}")
+
+
+def _tracking(config: RunConfig, path: Path, progress: Progress, ranks: Ranks) -> Tracking:
+    values = yaml.safe_load(to_yaml(config))
+    return Tracking(config.track, path, values, progress, is_first=ranks.is_first)
 
 
 def _any_asked(ranks: Ranks, stopper: Stopper) -> bool:

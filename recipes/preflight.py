@@ -17,6 +17,7 @@ from eval.evaluate import EvalConfig
 from recipes.config import RunConfig
 from recipes.demand import engine_tokens, longest_sequence
 from recipes.scoring import reward_of
+from recipes.tracking import tracking_fault
 from rewards.problem import Problem
 from rl.checkpoint import checkpoint_bytes
 from rl.eight_bit import eight_bit_fault
@@ -73,7 +74,11 @@ def check_config(config: RunConfig) -> None:
             if value < 1:
                 raise ValueError(f"{section}.{name} is {value}: use 1 or more")
     _check_rounds(config)
-    for fault in (settings_fault(config.policy.lora), loss_fault(config.loss, config.packing)):
+    for fault in (
+        settings_fault(config.policy.lora),
+        loss_fault(config.loss, config.packing),
+        tracking_fault(config.track),
+    ):
         if fault:
             raise ValueError(fault)
     _check_sharding(config)

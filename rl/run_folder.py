@@ -73,14 +73,7 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, float]]:
         """All logged lines; a half-written last one is left out."""
-        path = self.path / "metrics.jsonl"
-        rows = []
-        for line in path.read_text().splitlines() if path.exists() else []:
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return rows
+        return read_metrics(self.path / "metrics.jsonl")
 
     def forget_metrics_from(self, round_index: int) -> None:
         """Drop lines of rounds that will be trained again."""
@@ -113,6 +106,17 @@ class RunFolder:
         for old in self.checkpoints()[:-keep_last]:
             if old.name != best:
                 _remove(old)
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """All lines of a metrics.jsonl, none if there is no file; a half-written last one is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -116,8 +116,9 @@ def train(run: Trainer, state: RunState) -> RunState:
         )
         metrics = collection_metrics(groups) | round_metrics(updates)
         metrics |= evaluate_round(run, state, clock)
-        run.folder.log({"round": index, "updates": state.updates} | metrics | measured(clock))
-        run.report.round({"round": index} | metrics | clock.metrics())
+        line = {"round": index, "updates": state.updates} | metrics | measured(clock)
+        run.folder.log(line)
+        run.report.round(line)
         if any(is_due(n, state.round) for n in (run.config.save_every, run.config.evaluate_every)):
             state = save(run, state)
         if run.should_stop():

@@ -15,6 +15,9 @@ import zstandard
 from rewards.problem import Problem, Response, Score, Verdict
 from rollouts.rollout import Group, Rollout
 
+MAX_HEAD_BYTES = 18
+"""Of a zstd frame's header, which holds the size of its content."""
+
 
 def encode_groups(groups: Sequence[Group]) -> bytes:
     """The bytes of a round file."""
@@ -23,10 +26,16 @@ def encode_groups(groups: Sequence[Group]) -> bytes:
 
 
 def read_groups(path: Path) -> list[Group]:
-    """The groups of a round file, in draw order."""
+    """The groups of a round file, in draw order. Raises ValueError if it was cut off."""
     with path.open("rb") as file:
-        text = io.TextIOWrapper(zstandard.ZstdDecompressor().stream_reader(file), encoding="utf-8")
-        return [_group_from_json(json.loads(line)) for line in text]
+        size = zstandard.frame_content_size(file.read(MAX_HEAD_BYTES))
+        file.seek(0)
+        reader = zstandard.ZstdDecompressor().stream_reader(file, closefd=False)
+        text = io.TextIOWrapper(reader, encoding="utf-8")
+        groups = [_group_from_json(json.loads(line)) for line in text]
+        if -1 < size != reader.tell():  # zstandard ends silently where a file does
+            raise ValueError(f"{path} was cut off: it holds {reader.tell()} of {size} bytes")
+        return groups
 
 
 def _group_to_json(group: Group) -> dict[str, Any]:

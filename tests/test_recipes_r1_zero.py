@@ -1,5 +1,6 @@
 """The recipe with the paper's template, a few rounds for real; what it leaves behind loads elsewhere."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from recipes.presets import PRESETS, r1_zero
 
 ROOT = Path(__file__).resolve().parent.parent
+TENSORBOARD = importlib.util.find_spec("tensorboard") is not None
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +31,7 @@ def finished(tiny_model, tmp_path_factory):
         "--validation.max-tokens",
         "16",
     ]
+    words += ["--track.to", "tensorboard"] if TENSORBOARD else []
     settings = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "0", "COLUMNS": "100"}
     done = subprocess.run(
         words, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True
@@ -80,6 +83,21 @@ def test_the_final_folder_loads_in_transformers_and_in_vllm(finished, make_engin
         id="a", token_ids=tuple(ids), sampling=Sampling(temperature=0.0, max_tokens=8), seed=0
     )
     assert list(next(iter(engine.sample([request]))).token_ids) == drawn
+
+
+@pytest.mark.skipif(not TENSORBOARD, reason="needs tensorboard")
+def test_tensorboard_was_told_what_metrics_jsonl_holds(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder, _ = finished
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    events = EventAccumulator(str(folder / "track" / "tensorboard"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == {name for row in rows for name in row}
+    for name in events.Tags()["scalars"]:
+        told = [(event.step, event.value) for event in events.Scalars(name)]
+        held = [(row["round"], pytest.approx(row[name], rel=1e-6)) for row in rows if name in row]
+        assert told == held, name
 
 
 def test_eval_json_holds_both_rows_and_their_difference(finished):

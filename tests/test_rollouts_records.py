@@ -119,3 +119,12 @@ def test_any_mask_and_logprobs_come_back(tmp_path_factory, tokens, value):
     )
     (found,) = round_trip(tmp_path_factory.getbasetemp(), [group(member)])
     assert found.rollouts == (member,)
+
+
+def test_a_file_that_was_cut_off_is_no_file(tmp_path):
+    path = tmp_path / "round.jsonl.zst"
+    data = encode_groups([group(rollout([True], [-1.0]), prompt=f"{i}?" * 99) for i in range(99)])
+    for size in (len(data) - 1, len(data) // 2):
+        path.write_bytes(data[:size])
+        with pytest.raises(ValueError, match=r"was cut off|Expecting|Unterminated"):
+            read_groups(path)
