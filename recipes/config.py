@@ -42,7 +42,7 @@ TASKS = {
     "mixture": Mixture,
 }
 
-FREE_FIELDS = ("stop_after", "train.keep_last", "scoring.workers")
+FREE_FIELDS = ("stop_after", "train.keep_last", "train.keep_logprobs", "scoring.workers")
 """May differ when a run is resumed: they change no number."""
 
 _SCIENTIFIC = re.compile(r"[-+]?[0-9]+e[-+]?[0-9]+", re.IGNORECASE)
