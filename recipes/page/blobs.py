@@ -1,8 +1,8 @@
-"""A round's groups packed for the page: one gzip blob that needs nothing beside it.
+"""A round's groups packed for the page: one gzip blob, to be read beside the run's pieces.
 
 A blob is a 4-byte little-endian length, a JSON header of that length, and planes of bytes: the
-low bytes of all token ids, their next bytes, logprobs, log-ratios. Ids count the round's own
-tokens, the commonest first. Logprobs and log-ratios take one byte each, finest near 0:
+low bytes of all token ids, their next bytes, logprobs, log-ratios. Planes compress better than
+the ids themselves. Logprobs and log-ratios take one byte each, finest near 0:
 
     logprob   = -20 (q / 254)^2                     0.00002 off at 0, 0.02 at -1, 0.09 at -20
     log-ratio = 2 ((q - 127) / 127)^2, signed       0.00003 off at 0, 0.006 at 0.2, clipped at 2
@@ -13,8 +13,7 @@ q = 255: there is none. The page's js/blobs.js is the other side of this.
 import gzip
 import json
 import struct
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -49,11 +48,9 @@ def encode_round(
     if pieces:
         sequences = [ids for _, group in kept for ids in _token_ids(group)]
         flat = np.concatenate([np.asarray(s, dtype=np.int64) for s in sequences] or [_NONE])
-        ranked, header["pieces"], header["special"], header["ids"] = _ranked(flat, pieces)
-        header["id_planes"] = 1 + (len(header["ids"]) > 1 << 8) + (len(header["ids"]) > 1 << 16)
-        planes += [((ranked >> 8 * n) & 255).astype(np.uint8).tobytes() for n in range(3)][
-            : header["id_planes"]
-        ]
+        header["id_planes"] = 2 if flat.max(initial=0) < 1 << 16 else 3
+        for place in range(header["id_planes"]):
+            planes.append(((flat >> 8 * place) & 255).astype(np.uint8).tobytes())
         planes.append(b"".join(_logprobs(r) for _, group in kept for r in group.rollouts))
         if trained is not None:
             planes.append(
@@ -69,6 +66,17 @@ def encode_round(
 
 
 _NONE = np.zeros(0, dtype=np.int64)
+
+
+def encode_pieces(pieces: Pieces, token_ids: Iterable[int]) -> bytes:
+    """The blob of what tokens are made of: texts, or bytes where these are no whole characters."""
+    known = sorted(token for token in set(token_ids) if token in pieces.of)
+    told = {
+        "ids": known,
+        "pieces": [_piece(pieces.of[token]) for token in known],
+        "special": sorted(pieces.special & set(known)),
+    }
+    return gzip.compress(json.dumps(told, separators=(",", ":")).encode(), COMPRESSION, mtime=0)
 
 
 def _group(
@@ -131,22 +139,7 @@ def _prompt_tokens(rollout: Rollout) -> int:
     return rollout.sampled.index(True) if True in rollout.sampled else len(rollout.sampled)
 
 
-def _ranked(
-    flat: np.ndarray, pieces: Pieces
-) -> tuple[np.ndarray, list[str | list[int]], list[int], list[int]]:
-    """Ids by how common they are; and of each rank its piece, if it is special, and its id."""
-    counts = Counter(flat.tolist())
-    ids = [token for token, _ in counts.most_common()]
-    ranks = {token: rank for rank, token in enumerate(ids)}
-    ranked = np.array([ranks[token] for token in flat.tolist()], dtype=np.int64)
-    special = [rank for rank, token in enumerate(ids) if token in pieces.special]
-    return ranked, [_piece(pieces.of.get(token)) for token in ids], special, ids
-
-
-def _piece(data: bytes | None) -> str | list[int]:
-    """Text where the bytes are whole characters, else the bytes; an unknown token is empty text."""
-    if data is None:
-        return ""
+def _piece(data: bytes) -> str | list[int]:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:

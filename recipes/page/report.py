@@ -4,12 +4,12 @@ A page that would be too large holds a sample of the rollouts, and says which; c
 pass-rate map are always of everything.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recipes.page.blobs import encode_round
+from recipes.page.blobs import encode_pieces, encode_round
 from recipes.page.curves import derived, panels_json
 from recipes.page.document import document
 from recipes.page.pieces import Pieces, find_pieces
@@ -30,6 +30,8 @@ class Shown:
     Attributes:
         broken: Rounds whose file could not be read, with the reason.
         pieces: Of its tokens; None where they are not at hand or do not give the texts.
+        numbers: Of (problem, source), as they were first seen.
+        used: Token ids of the rounds whose blob was made.
     """
 
     run: RunReader
@@ -38,6 +40,7 @@ class Shown:
     broken: dict[int, str] = field(default_factory=dict)
     pieces: Pieces | None = None
     numbers: dict[tuple[str, str], int] = field(default_factory=dict)
+    used: set[int] = field(default_factory=set)
     _looked: bool = False
 
     def refresh(self, seen: Callable[[int, bytes], None] | None = None) -> None:
@@ -50,6 +53,7 @@ class Shown:
                 self._find_pieces(groups)
                 self.rounds[index] = summarise(groups)
                 if seen:
+                    self.used.update(i for g in groups for r in g.rollouts for i in r.token_ids)
                     seen(index, encode_round(groups, self.run.trained(index), self.pieces))
             except UNREADABLE as error:
                 self.broken[index] = f"{type(error).__name__}: {error}"[:200]
@@ -57,6 +61,11 @@ class Shown:
     def blob(self, index: int, places: Sequence[int] | None = None) -> bytes:
         """A round's blob, or that of some of its groups."""
         return encode_round(self.run.groups(index), self.run.trained(index), self.pieces, places)
+
+    def pieces_blob(self, used: Iterable[int] | None = None) -> bytes:
+        """What the tokens in use are made of; by default all that the tokenizer knows."""
+        pieces = self.pieces or Pieces(of={}, special=frozenset())
+        return encode_pieces(pieces, pieces.of if used is None else used)
 
     def _find_pieces(self, groups: Sequence[Any]) -> None:
         if not self._looked:
@@ -125,7 +134,8 @@ def static_page(shown: Sequence[Shown], most_bytes: int) -> str:
     blobs: dict[tuple[int, int], bytes] = {}
     for number, one in enumerate(shown):
         one.refresh(lambda index, blob, n=number: blobs.__setitem__((n, index), blob))
-    room = most_bytes - len(document(state_of(shown, serve=False), [], serve=False))
+    named = [(f"pieces-{n}", one.pieces_blob(one.used)) for n, one in enumerate(shown)]
+    room = most_bytes - len(document(state_of(shown, serve=False), named, serve=False))
     held, share = None, 1.0
     for _ in range(TRIES):
         size = sum(len(blob) for blob in blobs.values()) * BASE64
@@ -134,7 +144,8 @@ def static_page(shown: Sequence[Shown], most_bytes: int) -> str:
         share *= max(0.0, MARGIN * room / size)
         held, blobs = _sampled(shown, share)
     state = state_of(shown, serve=False, held=held)
-    return document(state, _named(blobs), serve=False)
+    named += [(f"round-{number}-{index}", blob) for (number, index), blob in blobs.items()]
+    return document(state, named, serve=False)
 
 
 def _sampled(
@@ -150,16 +161,6 @@ def _sampled(
             if places:
                 blobs[number, index] = one.blob(index, places)
     return held, blobs
-
-
-def _named(blobs: dict[tuple[int, int], bytes]) -> Iterator[tuple[str, bytes]]:
-    for (number, index), blob in blobs.items():
-        yield blob_name(number, index), blob
-
-
-def blob_name(run: int, index: int) -> str:
-    """Where a blob stands in the page, and under the server."""
-    return f"round-{run}-{index}"
 
 
 def check_not_empty(shown: Sequence[Shown], paths: Sequence[Path]) -> None:

@@ -8,7 +8,7 @@ import gzip
 import json
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from http import HTTPStatus
@@ -63,7 +63,7 @@ class Following:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers GET /, /state and /round/RUN/INDEX."""
+    """Answers GET /, /state, /pieces/RUN and /round/RUN/INDEX."""
 
     server: "PageServer"
     server_version = "groupwise"
@@ -84,7 +84,9 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/state":
             self._send_state()
         elif path.startswith("/round/"):
-            self._send_round(path.split("/")[2:])
+            self._send_blob(self._round, path)
+        elif path.startswith("/pieces/"):
+            self._send_blob(self._pieces, path)
         else:
             self._send(HTTPStatus.NOT_FOUND, b"no such page\n", "text/plain")
 
@@ -104,15 +106,24 @@ class Handler(BaseHTTPRequestHandler):
         extra = {"Content-Encoding": "gzip", "ETag": tag}
         self._send(HTTPStatus.OK, data, "application/json", extra)
 
-    def _send_round(self, words: list[str]) -> None:
+    def _round(self, run: int, index: int) -> bytes:
         following = self.server.following
+        if index not in following.shown[run].rounds:
+            raise LookupError(index)
+        return following.blob(run, index, following.has_trainer(run, index))
+
+    def _pieces(self, run: int) -> bytes:
+        return self.server.following.shown[run].pieces_blob()
+
+    def _send_blob(self, make: Callable[..., bytes], path: str) -> None:
+        """`make` of the numbers in the path."""
+        words = path.split("/")[2:]
         try:
-            run, index = (int(word) for word in words)
-            if run < 0 or index not in following.shown[run].rounds:
-                raise LookupError(words)
-            data = following.blob(run, index, following.has_trainer(run, index))
+            if not all(word.isdecimal() and word.isascii() for word in words):
+                raise LookupError(path)
+            data = make(*(int(word) for word in words))
         except UNREADABLE:
-            self._send(HTTPStatus.NOT_FOUND, b"no such round\n", "text/plain")
+            self._send(HTTPStatus.NOT_FOUND, b"no such data\n", "text/plain")
             return
         self._send(HTTPStatus.OK, data, "application/octet-stream")
 

@@ -8,21 +8,40 @@ function loadRound(run, round) {
   const told = app.state.runs[run].rounds.find((one) => one.round === round);
   const key = `${run}-${round}-${told && told.trained}`;
   if (!unpacked.has(key)) {
-    unpacked.set(key, fetchBlob(run, round).then(gunzip).then(unpack));
+    const blob = fetchBlob(`round-${run}-${round}`, `/round/${run}/${round}`).then(gunzip);
+    unpacked.set(key, Promise.all([blob, loadPieces(run)]).then(([bytes, pieces]) => unpack(bytes, pieces)));
     unpacked.get(key).catch(() => unpacked.delete(key));
     if (unpacked.size > MOST_UNPACKED) unpacked.delete(unpacked.keys().next().value);
   }
   return unpacked.get(key);
 }
 
-async function fetchBlob(run, round) {
+const pieces = new Map();
+
+/** What a run's tokens are made of: texts (or bytes) by id, and the special ids. */
+function loadPieces(run) {
+  if (!app.state.runs[run].has_tokens) return Promise.resolve(null);
+  if (!pieces.has(run)) {
+    pieces.set(run, fetchBlob(`pieces-${run}`, `/pieces/${run}`).then(gunzip).then((bytes) => {
+      const told = JSON.parse(new TextDecoder().decode(bytes));
+      const of = [];
+      told.ids.forEach((id, i) => { of[id] = told.pieces[i]; });
+      return { of, special: new Set(told.special) };
+    }));
+    pieces.get(run).catch(() => pieces.delete(run));
+  }
+  return pieces.get(run);
+}
+
+/** Bytes of the page's element of an id, or of the server's answer. */
+async function fetchBlob(id, path) {
   if (app.state.serve) {
-    const answer = await fetch(`/round/${run}/${round}`);
-    if (!answer.ok) throw new Error(`round ${round}: the server answers ${answer.status}`);
+    const answer = await fetch(path);
+    if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
     return new Uint8Array(await answer.arrayBuffer());
   }
-  const node = document.getElementById(`round-${run}-${round}`);
-  if (!node) throw new Error(`round ${round} is not in this page`);
+  const node = document.getElementById(id);
+  if (!node) throw new Error("it is not in this page");
   const binary = atob(node.textContent);
   const bytes = new Uint8Array(binary.length);
   for (let i = 0; i < binary.length; i++) bytes[i] = binary.charCodeAt(i);
@@ -35,12 +54,12 @@ async function gunzip(bytes) {
 }
 
 /** Header and planes; each rollout gets its place in them. */
-function unpack(bytes) {
+function unpack(bytes, known) {
   const size = new DataView(bytes.buffer).getUint32(0, true);
   const round = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + size)));
-  round.hasTokens = round.pieces !== undefined;
+  round.hasTokens = round.id_planes !== undefined;
   if (!round.hasTokens) return round;
-  round.special = new Set(round.special);
+  Object.assign(round, { pieces: known.of, special: known.special });
   let ids = 0, after = 0;
   for (const group of round.groups) {
     group.firstId = ids;
@@ -59,9 +78,10 @@ function unpack(bytes) {
   return round;
 }
 
-/** The round's own number of a token. */
+/** The id of a token. */
 function idAt(round, place) {
-  return round.idPlanes.reduce((sum, plane, n) => sum + plane[place] * 256 ** n, 0);
+  const [low, high, top] = round.idPlanes;
+  return low[place] + (high[place] << 8) + (top ? top[place] << 16 : 0);
 }
 
 /** logprob of a code; null for none. */

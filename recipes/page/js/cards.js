@@ -18,7 +18,7 @@ function card(round, rollout, sample, { colouring, match, told }) {
       ? el("p", { class: "parts" }, parts.map(([name, value]) => el("span", {}, el("span", { text: name }), " ", el("b", {}, shown(value))))) : null,
     body,
     el("footer", {}, [`mean logprob ${shown(rollout.logprob)}`, rollout.advantage === undefined ? null : `advantage ${shown(rollout.advantage)}`,
-      rollout.versions.length ? `weights ${rollout.versions.join(", ")}` : null].filter(Boolean).join(" · ")));
+      rollout.versions.length ? `weights v${rollout.versions.join(", v")}` : null].filter(Boolean).join(" · ")));
   fillText(body, round, rollout, colouring);
   listenToTokens(node, body, round, rollout, told);
   return node;

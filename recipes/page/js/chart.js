@@ -119,7 +119,8 @@ function picture(series, options, frame) {
   for (const tick of frame.xTicks) {
     root.append(svg("text", { class: "tick", x: frame.toX(tick), y: CHART_HEIGHT - 6, "text-anchor": "middle" }, axisText(tick, "")));
   }
-  for (const one of series) root.append(...curve(one, options, frame));
+  const banded = series.length <= 3 ? series : series.filter((one) => one.metric === series[0].metric);
+  for (const one of series) root.append(...curve(one, options, frame, banded.includes(one)));
   return root;
 }
 
@@ -131,12 +132,12 @@ function axisText(value, unit) {
   return size >= 1e4 ? `${shown(value / 1e3)}k` : shown(value);
 }
 
-/** Band, faint raw line where smoothed, line, and dots where points are few. */
-function curve(one, options, frame) {
+/** Band (of the first metric only, where there are many), faint raw line where smoothed, line, and dots where points are few. */
+function curve(one, options, frame, isBanded) {
   const inside = (y) => y !== null && y !== undefined && (!options.log || y > 0);
   const points = thinned(one.xs, one.ys, frame.width);
   const parts = [];
-  if (one.low) {
+  if (one.low && isBanded) {
     const kept = one.xs.map((x, i) => [x, one.low[i], one.high[i]]).filter(([, a, b]) => inside(a) && inside(b));
     const there = kept.map(([x, , high]) => `${frame.toX(x)},${frame.toY(high)}`);
     const back = kept.map(([x, low]) => `${frame.toX(x)},${frame.toY(low)}`).reverse();

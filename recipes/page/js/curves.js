@@ -40,6 +40,8 @@ function shownRuns() {
 function seriesOf(panel) {
   const named = panel.prefix === "pass@" ? passSeries() : metricSeries(panel);
   const metrics = [...new Set(named.map((one) => one.metric))];
+  // One part or one source is the reward itself, which has a panel.
+  if (panel.prefix.startsWith("reward/") && metrics.length < 2) return [];
   const many = metrics.length > 1;
   const series = named.map((one) => ({
     ...one,

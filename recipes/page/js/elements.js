@@ -72,7 +72,7 @@ function shown(value, unit = "") {
   if (unit === "frac") return `${trimmed(value * 100, 1)}%`;
   if (unit === "bytes") return `${trimmed(value / 2 ** 30, 2)} GiB`;
   const size = Math.abs(value);
-  if (size >= 10000) return Math.round(value).toLocaleString("en");
+  if (size >= 10000 || (size >= 1000 && Number.isInteger(value))) return Math.round(value).toLocaleString("en");
   if (size !== 0 && size < 0.001) return value.toExponential(1).replace("-", "−");
   return trimmed(value, size >= 100 ? 0 : size >= 10 ? 1 : 3);
 }

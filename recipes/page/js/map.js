@@ -1,6 +1,6 @@
 // Pass rates of problems by round: a canvas with a cursor, since there may be a million cells.
 
-const CELL = { width: 18, height: 14, label: 190, head: 20 };
+const CELL = { widest: 40, lowest: 14, highest: 24, label: 190, head: 20 };
 const MOST_MAP_HEIGHT = 560;
 
 function mapPage() {
@@ -77,9 +77,10 @@ function mapView(run, rows) {
   const columns = run.rounds.length;
   const told = el("p", { class: "told", "aria-live": "polite" }, "\u00a0");
   const canvas = el("canvas", { "aria-hidden": "true" });
-  const filler = el("div", { css: { width: `${left + columns * cellWidth(columns, left)}px`, height: `${CELL.head + rows.length * CELL.height}px` } });
-  const box = el("div", { class: "map", tabindex: 0, role: "application", "aria-label": "Pass-rate map: arrow keys move, Enter opens", css: { height: `${Math.min(MOST_MAP_HEIGHT, CELL.head + rows.length * CELL.height + 16)}px` } }, canvas, filler);
-  const map = { run, rows, box, canvas, left, width: cellWidth(columns, left), told, cursor: null };
+  const height = Math.max(CELL.lowest, Math.min(CELL.highest, Math.floor(420 / rows.length)));
+  const filler = el("div", { css: { width: `${left + columns * cellWidth(columns, left)}px`, height: `${CELL.head + rows.length * height}px` } });
+  const box = el("div", { class: "map", tabindex: 0, role: "application", "aria-label": "Pass-rate map: arrow keys move, Enter opens", css: { height: `${Math.min(MOST_MAP_HEIGHT, CELL.head + rows.length * height + 16)}px` } }, canvas, filler);
+  const map = { run, rows, box, canvas, left, height, width: cellWidth(columns, left), told, cursor: null };
   const redraw = () => requestAnimationFrame(() => box.isConnected && drawMap(map));
   box.addEventListener("scroll", redraw);
   whenSeen(box, redraw);
@@ -89,11 +90,11 @@ function mapView(run, rows) {
 
 function cellWidth(columns, left) {
   const room = Math.min(1200, innerWidth - 48) - left;
-  return Math.max(5, Math.min(CELL.width, Math.floor(room / columns)));
+  return Math.max(5, Math.min(CELL.widest, Math.floor(room / columns)));
 }
 
 function drawMap(map) {
-  const { box, canvas, rows, left, width } = map;
+  const { box, canvas, rows, left, width, height } = map;
   const [w, h, ratio] = [box.clientWidth, box.clientHeight, devicePixelRatio || 1];
   if (canvas.width !== w * ratio || canvas.height !== h * ratio) {
     Object.assign(canvas, { width: w * ratio, height: h * ratio });
@@ -106,41 +107,41 @@ function drawMap(map) {
   ctx.clearRect(0, 0, w, h);
   ctx.font = `12px ${look.fontFamily}`;
   ctx.textBaseline = "middle";
-  const first = Math.floor(box.scrollTop / CELL.height);
-  const last = Math.min(rows.length, first + Math.ceil(h / CELL.height) + 1);
+  const first = Math.floor(box.scrollTop / height);
+  const last = Math.min(rows.length, first + Math.ceil(h / height) + 1);
   ctx.save();
   ctx.beginPath();
   ctx.rect(0, CELL.head, w, h);
   ctx.clip();
   for (let r = first; r < last; r++) {
-    const y = CELL.head + r * CELL.height - box.scrollTop;
+    const y = CELL.head + r * height - box.scrollTop;
     for (const cell of rows[r].cells) {
       const x = left + cell.column * width - box.scrollLeft;
       if (x < left - width || x > w) continue;
       ctx.fillStyle = rateColour(cell.rate);
-      ctx.fillRect(x, y + 1, width - 1, CELL.height - 2);
-      if (map.cursor && map.cursor.cell === cell) outline(ctx, look, x, y, width);
+      ctx.fillRect(x, y + 1, width - 1, height - 2);
+      if (map.cursor && map.cursor.cell === cell) outline(ctx, look, x, y, map);
     }
-    if (rows[r].label) drawLabel(ctx, look, rows[r].label, y, left);
+    if (rows[r].label) drawLabel(ctx, look, rows[r].label, y, map);
   }
   ctx.restore();
   drawHead(ctx, look, map, w);
 }
 
-function outline(ctx, look, x, y, width) {
+function outline(ctx, look, x, y, { width, height }) {
   ctx.strokeStyle = look.getPropertyValue("--focus");
   ctx.lineWidth = 2;
-  ctx.strokeRect(x, y + 1, width - 1, CELL.height - 2);
+  ctx.strokeRect(x, y + 1, width - 1, height - 2);
 }
 
-function drawLabel(ctx, look, label, y, left) {
+function drawLabel(ctx, look, label, y, { left, height }) {
   ctx.fillStyle = look.getPropertyValue("--page");
-  ctx.fillRect(0, y, left - 2, CELL.height);
+  ctx.fillRect(0, y, left - 2, height);
   ctx.fillStyle = look.getPropertyValue("--soft");
   let text = plain(label);
   const most = Math.floor((left - 10) / 6.6);
   if (text.length > most) text = `…${text.slice(-most + 1)}`;
-  ctx.fillText(text, 0, y + CELL.height / 2);
+  ctx.fillText(text, 0, y + height / 2);
 }
 
 function drawHead(ctx, look, map, w) {
@@ -155,10 +156,10 @@ function drawHead(ctx, look, map, w) {
 }
 
 function listenToMap(map, redraw) {
-  const { box, rows, left, width } = map;
+  const { box, rows, left, width, height } = map;
   const cellAt = (event) => {
     const bounds = box.getBoundingClientRect();
-    const r = Math.floor((event.clientY - bounds.top + box.scrollTop - CELL.head) / CELL.height);
+    const r = Math.floor((event.clientY - bounds.top + box.scrollTop - CELL.head) / height);
     const column = Math.floor((event.clientX - bounds.left + box.scrollLeft - left) / width);
     const cell = rows[r]?.cells.find((one) => one.column === column);
     return cell ? { r, cell } : null;
@@ -179,9 +180,9 @@ function listenToMap(map, redraw) {
     event.preventDefault();
     event.stopPropagation();
     map.cursor = moved;
-    const y = moved.r * CELL.height, x = moved.cell.column * width;
+    const y = moved.r * height, x = moved.cell.column * width;
     if (y < box.scrollTop) box.scrollTop = y;
-    if (y > box.scrollTop + box.clientHeight - CELL.head - 2 * CELL.height) box.scrollTop = y - box.clientHeight + CELL.head + 2 * CELL.height;
+    if (y > box.scrollTop + box.clientHeight - CELL.head - 2 * height) box.scrollTop = y - box.clientHeight + CELL.head + 2 * height;
     if (x < box.scrollLeft) box.scrollLeft = x;
     if (x > box.scrollLeft + box.clientWidth - left - 2 * width) box.scrollLeft = x - box.clientWidth + left + 2 * width;
     tell();

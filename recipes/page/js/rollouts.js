@@ -124,7 +124,7 @@ function colourings(data) {
   const now = colouringNow(data);
   return el("fieldset", { class: "segments" }, el("legend", {}, "colour by"), COLOURINGS.map(([name, label]) => {
     const off = (name === "ratio" || name === "advantage") && !data.ratios;
-    return el("label", { class: off ? "off" : "" }, el("input", { type: "radio", name: "colour", id: `colour-${name}`, value: name, checked: name === now, disabled: off,
+    return el("label", { class: off ? "off" : "", title: off ? "the round has no trainer file" : null }, el("input", { type: "radio", name: "colour", id: `colour-${name}`, value: name, checked: name === now, disabled: off,
       on: { change: () => { go({ colour: name }, { redraw: false }); drawGroup(); document.getElementById(`colour-${name}`).focus(); } } }), el("span", {}, label));
   }));
 }

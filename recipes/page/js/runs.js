@@ -71,17 +71,16 @@ function evaluationTable(runs) {
     .filter(([, , , result]) => typeof result.pass_at_1 === "number");
   if (!rows.length) return null;
   const single = rows.some(([, , , r]) => r.is_single_draw);
-  const k = (r) => (r.k ? `pass@${r.k}${r.is_single_draw ? "*" : ""} ${shown(r.pass_at_k, "frac")}` : "");
-  const maj = (r) => (r.k ? `maj@${r.k}${r.is_single_draw ? "*" : ""} ${shown(r.maj_at_k, "frac")}` : "");
+  const ofK = (r, value) => (r.k ? `${shown(value, "frac")} at ${r.k}${r.is_single_draw ? "*" : ""}` : "");
   return el("section", {}, el("h2", {}, "Evaluations"),
     el("p", { class: "meaning" }, "pass@1 is the mean share of right samples, with its 95% interval over problems. Rows of one split with the same problems can be compared."),
     el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Evaluations" }, el("table", {},
-      el("thead", {}, el("tr", {}, [...(runs.length > 1 ? ["run"] : []), "weights", "split", "problems × samples", "pass@1", "", "", "", "cut off", "tokens"].map((h) => el("th", { scope: "col" }, h)))),
+      el("thead", {}, el("tr", {}, [...(runs.length > 1 ? ["run"] : []), "weights", "split", "problems × samples", "pass@1", "0 to 100%", "pass@k", "maj@k", "cut off", "tokens"].map((h) => el("th", { scope: "col" }, h)))),
       el("tbody", {}, rows.map(([run, place, label, r]) => el("tr", {},
         runs.length > 1 ? el("td", {}, el("span", { class: "swatch", css: { background: slotColour(place) } }), el("span", { text: run.name })) : null,
         el("th", { scope: "row", text: label }), el("td", { text: r.split }), el("td", { class: "number" }, `${r.num_problems} × ${r.num_samples}`),
         el("td", { class: "number" }, el("b", {}, shown(r.pass_at_1, "frac")), ` [${(r.pass_at_1_interval ?? []).map((v) => shown(v, "frac")).join(", ")}]`),
-        el("td", {}, intervalBar(r, place)), el("td", { class: "number" }, k(r)), el("td", { class: "number" }, maj(r)),
+        el("td", {}, intervalBar(r, place)), el("td", { class: "number" }, ofK(r, r.pass_at_k)), el("td", { class: "number" }, ofK(r, r.maj_at_k)),
         el("td", { class: "number" }, shown(r.truncated_frac, "frac")), el("td", { class: "number" }, shown(r.mean_tokens))))))),
     single ? el("p", { class: "meaning" }, "* a single draw: fewer samples than four times k, too noisy to compare rows by.") : null,
     runs.map(differenceLine));

@@ -17,7 +17,7 @@ function textsOf(round, first, count) {
   const texts = new Array(count);
   let pending = false;
   for (let i = 0; i < count; i++) {
-    const piece = round.pieces[idAt(round, first + i)];
+    const piece = round.pieces[idAt(round, first + i)] ?? "\ufffd";
     if (typeof piece === "string" && !pending) texts[i] = piece;
     else {
       const isText = typeof piece === "string";
@@ -95,7 +95,7 @@ function tokenTold(round, rollout, i) {
   const text = textsOf(round, rollout.firstId, rollout.tokens)[i];
   const logprob = logprobOf(round.logprobs[rollout.first + i]);
   const told = [`token ${i + 1} of ${rollout.tokens}`, `“${plain(text).replaceAll("\n", "↵")}”`,
-    `id ${round.ids[idAt(round, place)]}`];
+    `id ${idAt(round, place)}`];
   if (logprob === null) return [...told, "not sampled"].join(" · ");
   told.push(`logprob ${shown(logprob)}`, `probability ${shown(Math.exp(logprob), "frac")}`);
   const ratio = round.ratios ? ratioOf(round.ratios[rollout.first + i]) : null;
