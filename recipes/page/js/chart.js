@@ -69,7 +69,7 @@ function whenSeen(node, draw) {
 /** Scales from values to pixels. */
 function frameOf(series, options, width) {
   const xs = series.flatMap((one) => [one.xs[0], one.xs[one.xs.length - 1]]).filter((x) => x !== undefined);
-  const ys = series.flatMap((one) => [...one.ys, ...(one.low ?? []), ...(one.high ?? [])])
+  const ys = series.flatMap((one) => [...one.ys, ...(options.log ? [] : one.low ?? []), ...(one.high ?? [])])
     .filter((y) => y !== null && y !== undefined && (!options.log || y > 0));
   let [x0, x1] = [Math.min(...xs), Math.max(...xs)];
   if (!(x1 > x0)) { x0 -= 0.5; x1 += 0.5; }
@@ -86,7 +86,7 @@ function frameOf(series, options, width) {
   const toX = (x) => EDGE.left + ((x - x0) / (x1 - x0)) * (right - EDGE.left);
   const toY = (y) => bottom - ((raise(y) - raise(y0)) / (raise(y1) - raise(y0))) * (bottom - EDGE.top);
   const fromX = (pixel) => x0 + ((pixel - EDGE.left) / (right - EDGE.left)) * (x1 - x0);
-  return { width, toX, toY, fromX, ticks, xTicks: niceTicks(x0, x1, width > 420 ? 6 : 4).filter((x) => x >= x0 && x <= x1) };
+  return { width, bottom, floor: y0, toX, toY, fromX, ticks, xTicks: niceTicks(x0, x1, width > 420 ? 6 : 4).filter((x) => x >= x0 && x <= x1) };
 }
 
 function niceTicks(from, to, count) {
@@ -120,7 +120,9 @@ function picture(series, options, frame) {
     root.append(svg("text", { class: "tick", x: frame.toX(tick), y: CHART_HEIGHT - 6, "text-anchor": "middle" }, axisText(tick, "")));
   }
   const banded = series.length <= 3 ? series : series.filter((one) => one.metric === series[0].metric);
-  for (const one of series) root.append(...curve(one, options, frame, banded.includes(one)));
+  const inside = svg("svg", { width: frame.width, height: frame.bottom + 2, overflow: "hidden" });
+  for (const one of series) inside.append(...curve(one, options, frame, banded.includes(one)));
+  root.append(inside);
   return root;
 }
 
@@ -138,9 +140,10 @@ function curve(one, options, frame, isBanded) {
   const points = thinned(one.xs, one.ys, frame.width);
   const parts = [];
   if (one.low && isBanded) {
-    const kept = one.xs.map((x, i) => [x, one.low[i], one.high[i]]).filter(([, a, b]) => inside(a) && inside(b));
-    const there = kept.map(([x, , high]) => `${frame.toX(x)},${frame.toY(high)}`);
-    const back = kept.map(([x, low]) => `${frame.toX(x)},${frame.toY(low)}`).reverse();
+    const [low, high] = [one.low, one.high].map((bound) => smoothed(bound, options.smooth));
+    const kept = one.xs.map((x, i) => [x, low[i], high[i]]).filter(([, a, b]) => a !== null && inside(b));
+    const there = kept.map(([x, , top]) => `${frame.toX(x)},${frame.toY(top)}`);
+    const back = kept.map(([x, under]) => `${frame.toX(x)},${frame.toY(Math.max(frame.floor, under))}`).reverse();
     parts.push(svg("polygon", { class: "band", points: [...there, ...back].join(" "), css: { fill: one.colour } }));
   }
   const line = (path, extra) => svg("path", { class: `line ${extra}`, d: path, "stroke-dasharray": one.dash || null, css: { stroke: one.colour } });
@@ -166,6 +169,7 @@ function pathOf(xs, ys, frame, inside) {
 
 /** Exponential moving average, unbiased at its start. */
 function smoothed(ys, share) {
+  if (!share) return ys;
   let sum = 0, weight = 0;
   return ys.map((y) => {
     if (y === null || y === undefined) return null;
@@ -200,15 +204,16 @@ function nearest(sorted, value) {
 
 /** The legend holds the values: at x, or the last ones. */
 function readout(series, options, legend, frame, rule, x) {
-  legend.replaceChildren(...series.map((one) => {
+  const told = (one) => {
     const known = one.xs.map((_, i) => i).filter((i) => one.ys[i] !== null && one.ys[i] !== undefined);
     const place = x === null ? known[known.length - 1] : known[nearest(known.map((i) => one.xs[i]), x)];
-    const key = svg("svg", { class: "key", width: 22, height: 10, "aria-hidden": "true" },
-      svg("line", { x1: 1, x2: 21, y1: 5, y2: 5, "stroke-dasharray": one.dash || null, css: { stroke: one.colour } }));
+    const key = lineKey(one.colour, one.dash);
     const band = one.low && place !== undefined ? ` [${shown(one.low[place], options.unit)}, ${shown(one.high[place], options.unit)}]` : "";
-    return el("li", {}, key, el("span", { class: "name", text: one.label }), " ",
-      el("b", {}, shown(place === undefined ? null : one.ys[place], options.unit)), el("span", { class: "band-told" }, band));
-  }));
+    return el("span", { class: "value", title: one.run }, key, el("b", {}, shown(place === undefined ? null : one.ys[place], options.unit)), band);
+  };
+  const names = [...new Set(series.map((one) => one.label))];
+  legend.replaceChildren(...names.map((name) =>
+    el("li", {}, el("span", { class: "name", text: name }), series.filter((one) => one.label === name).map(told))));
   const at = x === null ? null : nearestX(series, x);
   rule.setAttribute("visibility", at === null ? "hidden" : "visible");
   if (at !== null) { rule.setAttribute("x1", frame.toX(at)); rule.setAttribute("x2", frame.toX(at)); }
@@ -218,4 +223,10 @@ function readout(series, options, legend, frame, rule, x) {
 function nearestX(series, x) {
   const near = series.filter((one) => one.xs.length).map((one) => one.xs[nearest(one.xs, x)]);
   return near.length ? near.reduce((a, b) => (Math.abs(a - x) <= Math.abs(b - x) ? a : b)) : null;
+}
+
+/** A piece of a line, for legends. */
+function lineKey(colour, dash) {
+  return svg("svg", { class: "key", width: 22, height: 10, "aria-hidden": "true" },
+    svg("line", { x1: 1, x2: 21, y1: 5, y2: 5, "stroke-dasharray": dash || null, css: { stroke: colour } }));
 }

@@ -23,7 +23,7 @@ function curvesPage() {
 function panelFigure([panel, series]) {
   const log = app.view.log === "1";
   const [, xLabel] = AXES.find(([name]) => name === (app.view.x || "round")) ?? AXES[0];
-  const options = { unit: panel.unit, zero: panel.zero, log, smooth: viewNumber("smooth", 0), xLabel, name: panel.title };
+  const options = { unit: panel.unit, zero: panel.zero, log, smooth: smoothing(), xLabel, name: panel.title };
   const unit = { frac: "", bytes: "GiB" }[panel.unit] ?? panel.unit;
   const dropped = series.dropped ? ` The ${MOST_SERIES} largest of ${series.dropped} are shown.` : "";
   return el("figure", { class: "panel" },
@@ -45,7 +45,7 @@ function seriesOf(panel) {
   const many = metrics.length > 1;
   const series = named.map((one) => ({
     ...one,
-    label: many ? `${one.short}${shownRuns().length > 1 ? ` · ${one.run}` : ""}` : one.run,
+    label: many ? one.short : one.run,
     colour: many && panel.prefix === "verdict/" ? verdictColour(one.short) : slotColour(many ? metrics.indexOf(one.metric) : one.runPlace),
     dash: DASHES[(many ? one.runPlace : 0) % DASHES.length],
   }));
@@ -137,11 +137,11 @@ function runBoxes() {
   if (app.state.runs.length < 2) return null;
   const hidden = new Set((app.view.hide || "").split(",").filter(Boolean));
   return el("fieldset", { class: "boxes" }, el("legend", {}, "runs"), app.state.runs.map((run, i) => {
-    const box = el("input", { type: "checkbox", checked: !hidden.has(String(i)), on: { change: () => {
+    const box = el("input", { type: "checkbox", id: `shown-run-${i}`, checked: !hidden.has(String(i)), on: { change: () => {
       if (box.checked) hidden.delete(String(i)); else hidden.add(String(i));
       go({ hide: [...hidden].join(",") });
     } } });
-    return el("label", {}, box, el("span", { class: "swatch", css: { background: slotColour(i) } }), el("span", { text: run.name }));
+    return el("label", {}, box, lineKey(slotColour(i), DASHES[i % DASHES.length]), el("span", { text: run.name }));
   }));
 }
 
@@ -155,10 +155,16 @@ function switchBox(label, name) {
   return el("label", {}, el("input", { type: "checkbox", id: `switch-${name}`, checked: app.view[name] === "1", on: { change: (e) => go({ [name]: e.target.checked ? "1" : "" }) } }), ` ${label}`);
 }
 
+/** Long runs are smoothed unless told otherwise. */
+function smoothing() {
+  const longest = Math.max(0, ...app.state.runs.map((run) => run.rounds.length));
+  return Math.min(0.99, Math.max(0, viewNumber("smooth", longest > 100 ? 0.8 : 0)));
+}
+
 function slider() {
-  const told = el("output", {}, shown(viewNumber("smooth", 0)));
-  const input = el("input", { type: "range", id: "smooth", min: 0, max: 0.95, step: 0.05, value: viewNumber("smooth", 0) });
+  const told = el("output", {}, shown(smoothing()));
+  const input = el("input", { type: "range", id: "smooth", min: 0, max: 0.95, step: 0.05, value: smoothing() });
   input.addEventListener("input", () => { told.textContent = shown(Number(input.value)); });
-  input.addEventListener("change", () => go({ smooth: input.value === "0" ? "" : input.value }));
+  input.addEventListener("change", () => go({ smooth: input.value }));
   return el("label", { class: "slider" }, "smoothing ", input, told);
 }

@@ -6,14 +6,19 @@ const MOST_MAP_HEIGHT = 560;
 function mapPage() {
   const run = app.state.runs[runNumber()];
   if (!run?.rounds.length) return [el("h1", {}, "Pass-rate map"), el("p", { class: "empty" }, "No round is there yet.")];
-  const order = app.view.order || (visits(run) > 1.5 ? "gain" : "round");
+  const order = app.view.order || (visits(run) > 0.1 * run.rounds.length && visits(run) > 1 ? "gain" : "round");
+  const byVisit = order !== "round" && app.view.columns === "visit";
   const rows = order === "round" ? rowsByRank(run) : rowsByProblem(run, order);
+  if (byVisit) for (const row of rows) row.cells.forEach((cell, visit) => { cell.column = visit; });
+  const most = Math.max(...rows.map((row) => row.cells.length));
+  const heads = byVisit ? Array.from({ length: most }, (_, i) => i + 1) : run.rounds.map((round) => round.round);
   const controls = el("div", { class: "controls" }, runChoice(),
-    choice("rows", "order", [["round", "groups of a round, best first"], ["gain", "problems, by gain"], ["rate", "problems, by pass rate"], ["first", "problems, as drawn"], ["id", "problems, by name"]], order));
+    choice("rows", "order", [["round", "groups of a round, best first"], ["gain", "problems, by gain"], ["rate", "problems, by pass rate"], ["first", "problems, as drawn"], ["id", "problems, by name"]], order),
+    order === "round" ? null : choice("columns", "columns", [["", "rounds"], ["visit", "draws of the problem"]]));
   const meaning = order === "round"
     ? "A column is a round, its groups sorted by the share of right completions: learning shows as colour that grows from the top."
-    : "A row is a problem, a column a round in which it was drawn.";
-  return [el("h1", {}, "Pass-rate map"), controls, el("p", { class: "meaning" }, `${meaning} Arrow keys move, Enter or a click opens the group.`), scale(), mapView(run, rows)];
+    : byVisit ? "A row is a problem, a column the first, second, third time it was drawn." : "A row is a problem, a column a round; it has a cell where it was drawn.";
+  return [el("h1", {}, "Pass-rate map"), controls, el("p", { class: "meaning" }, `${meaning} Arrow keys move, Enter or a click opens the group.`), scale(), mapView(run, rows, heads)];
 }
 
 function runChoice() {
@@ -71,16 +76,16 @@ function rateColour(rate) {
   return `rgb(${stops[i].map((v, c) => Math.round(v + (stops[i + 1][c] - v) * (at - i))).join(" ")})`;
 }
 
-function mapView(run, rows) {
+function mapView(run, rows, heads) {
   const labelled = rows.some((row) => row.label);
   const left = labelled ? (innerWidth < 600 ? 96 : CELL.label) : 8;
-  const columns = run.rounds.length;
+  const columns = heads.length;
   const told = el("p", { class: "told", "aria-live": "polite" }, "\u00a0");
   const canvas = el("canvas", { "aria-hidden": "true" });
   const height = Math.max(CELL.lowest, Math.min(CELL.highest, Math.floor(420 / rows.length)));
   const filler = el("div", { css: { width: `${left + columns * cellWidth(columns, left)}px`, height: `${CELL.head + rows.length * height}px` } });
   const box = el("div", { class: "map", tabindex: 0, role: "application", "aria-label": "Pass-rate map: arrow keys move, Enter opens", css: { height: `${Math.min(MOST_MAP_HEIGHT, CELL.head + rows.length * height + 16)}px` } }, canvas, filler);
-  const map = { run, rows, box, canvas, left, height, width: cellWidth(columns, left), told, cursor: null };
+  const map = { run, rows, heads, box, canvas, left, height, width: cellWidth(columns, left), told, cursor: null };
   const redraw = () => requestAnimationFrame(() => box.isConnected && drawMap(map));
   box.addEventListener("scroll", redraw);
   whenSeen(box, redraw);
@@ -149,9 +154,9 @@ function drawHead(ctx, look, map, w) {
   ctx.fillRect(0, 0, w, CELL.head);
   ctx.fillStyle = look.getPropertyValue("--soft");
   const every = Math.max(1, Math.ceil(36 / map.width));
-  map.run.rounds.forEach((round, column) => {
+  map.heads.forEach((head, column) => {
     const x = map.left + column * map.width - map.box.scrollLeft;
-    if (column % every === 0 && x >= map.left - 1) ctx.fillText(String(round.round), x, CELL.head / 2);
+    if (column % every === 0 && x >= map.left - 1) ctx.fillText(String(head), x, CELL.head / 2);
   });
 }
 
