@@ -4,8 +4,8 @@ A blob is a 4-byte little-endian length, a JSON header of that length, and plane
 low bytes of all token ids, their next bytes, logprobs, log-ratios. Planes compress better than
 the ids themselves. Logprobs and log-ratios take one byte each, finest near 0:
 
-    logprob   = -20 (q / 254)^2                     0.00002 off at 0, 0.02 at -1, 0.09 at -20
-    log-ratio = 2 ((q - 127) / 127)^2, signed       0.00003 off at 0, 0.006 at 0.2, clipped at 2
+    logprob   = -20 (q / 254)^2                     0.00008 off at 0, 0.02 at -1, 0.08 at -20
+    log-ratio = 2 ((q - 127) / 127)^2, signed       0.00003 off at 0, 0.005 at 0.2, cut at 2
 
 q = 255: there is none. The page's js/blobs.js is the other side of this.
 """

@@ -139,7 +139,7 @@ def static_page(shown: Sequence[Shown], most_bytes: int) -> str:
     held, share = None, 1.0
     for _ in range(TRIES):
         size = sum(len(blob) for blob in blobs.values()) * BASE64
-        if size <= room:
+        if size <= max(room, 0):
             break
         share *= max(0.0, MARGIN * room / size)
         held, blobs = _sampled(shown, share)

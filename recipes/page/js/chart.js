@@ -26,15 +26,16 @@ function chart(series, options) {
     drawn.read(drawn.at);
   };
   plot.addEventListener("pointermove", (event) => {
+    if (!drawn.read) return;
     const box = plot.getBoundingClientRect();
     drawn.at = drawn.frame.fromX(event.clientX - box.left);
     drawn.read(drawn.at);
   });
-  plot.addEventListener("pointerleave", () => { drawn.at = null; drawn.read(null); });
-  plot.addEventListener("blur", () => { drawn.at = null; drawn.read(null); });
+  plot.addEventListener("pointerleave", () => { drawn.at = null; drawn.read?.(null); });
+  plot.addEventListener("blur", () => { drawn.at = null; drawn.read?.(null); });
   plot.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (!step) return;
+    if (!step || !drawn.read) return;
     event.preventDefault();
     event.stopPropagation();
     const xs = [...new Set(series.flatMap((one) => one.xs))].sort((a, b) => a - b);

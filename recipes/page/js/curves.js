@@ -49,24 +49,27 @@ function seriesOf(panel) {
     colour: many && panel.prefix === "verdict/" ? verdictColour(one.short) : slotColour(many ? metrics.indexOf(one.metric) : one.runPlace),
     dash: DASHES[(many ? one.runPlace : 0) % DASHES.length],
   }));
+  series.dropped = named.dropped;
   return series;
 }
 
 function metricSeries(panel) {
   const runs = shownRuns();
-  let names = panel.names;
+  let names = panel.names, dropped = 0;
   if (panel.prefix) {
     const found = new Set(runs.flatMap(([run]) => Object.keys(run.columns).filter((n) => n.startsWith(panel.prefix))));
     const size = (name) => Math.max(...runs.map(([run]) => (run.columns[name] ?? []).reduce((s, y) => s + Math.abs(y ?? 0), 0)));
     names = [...found].filter((name) => panel.prefix !== "verdict/" || size(name) > 0);
-    if (names.length > MOST_SERIES) names = names.sort((a, b) => size(b) - size(a)).slice(0, MOST_SERIES);
+    if (names.length > MOST_SERIES) dropped = names.length;
+    if (dropped) names = names.sort((a, b) => size(b) - size(a)).slice(0, MOST_SERIES);
     else names.sort((a, b) => verdictPlace(a) - verdictPlace(b));
   }
-  return names.flatMap((metric) => runs.flatMap(([run, runPlace]) => {
-    const series = { metric, short: shortName(metric, panel.prefix), run: run.name, runPlace, ...pointsOf(run, metric) };
-    if (metric === "eval/pass_at_1") Object.assign(series, evaluationBand(run, series));
-    return series.xs.length ? [series] : [];
+  const series = names.flatMap((metric) => runs.flatMap(([run, runPlace]) => {
+    const one = { metric, short: shortName(metric, panel.prefix), run: run.name, runPlace, ...pointsOf(run, metric) };
+    if (metric === "eval/pass_at_1") Object.assign(one, evaluationBand(run, one));
+    return one.xs.length ? [one] : [];
   }));
+  return Object.assign(series, { dropped });
 }
 
 function shortName(metric, prefix) {

@@ -3,9 +3,11 @@
 const KINDS = [["", "all groups"], ["some", "some right"], ["none", "none right"], ["all", "all right"]];
 
 function filterForm(onChange) {
-  const typed = debounced(onChange, 250);
-  const field = (name, label, kind, extra = {}) => el("label", {}, el("span", {}, label),
-    el("input", { id: `filter-${name}`, type: kind, value: app.view[name] ?? "", ...extra, on: { input: (e) => typed({ [name]: e.target.value }) } }));
+  const field = (name, label, kind, extra = {}) => {
+    const typed = debounced(onChange, 250);
+    return el("label", {}, el("span", {}, label),
+      el("input", { id: `filter-${name}`, type: kind, value: app.view[name] ?? "", ...extra, on: { input: (e) => typed({ [name]: e.target.value }) } }));
+  };
   return el("form", { class: "filters", role: "search", "aria-label": "Filter groups", on: { submit: (e) => e.preventDefault() } },
     runFilter(onChange),
     field("text", "text in a completion", "search", { autocomplete: "off", spellcheck: "false" }),

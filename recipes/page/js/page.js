@@ -18,7 +18,8 @@ app.draw = () => {
 };
 
 function drawTop() {
-  const links = PAGES.map(([name, title]) => el("a", { href: linkTo(tabView(name)), id: `tab-${name}`, "aria-current": name === app.view.page ? "page" : null }, title));
+  const links = PAGES.map(([name, title]) => el("a", { href: linkTo(tabView(name)), id: `tab-${name}`, "aria-current": name === app.view.page ? "page" : null,
+    on: { click: (e) => { if (!e.ctrlKey && !e.metaKey && !e.shiftKey) { e.preventDefault(); go(tabView(name), { step: true }); } } } }, title));
   document.getElementById("top").replaceChildren(
     el("span", { class: "brand" }, "Groupwise"),
     el("nav", { "aria-label": "Pages" }, links),
@@ -102,7 +103,7 @@ async function follow() {
 
 function refresh() {
   // The browser keeps its place: its list grows, what is being read stays.
-  if (app.view.page === "rollouts" && browser.list?.box.isConnected) { drawTop(); refilter(); } else app.draw();
+  if (app.view.page === "rollouts" && browser.list?.box.isConnected) { drawTop(); refilter(false); } else app.draw();
 }
 
 function start() {
@@ -110,7 +111,6 @@ function start() {
   setTheme();
   readView();
   addEventListener("hashchange", () => { readView(); app.draw(); });
-  addEventListener("popstate", () => { readView(); app.draw(); });
   document.addEventListener("keydown", onKey);
   document.querySelector(".skip").addEventListener("click", (event) => {
     event.preventDefault();

@@ -10,9 +10,9 @@ function rolloutsPage() {
   browser.count = el("p", { class: "count", "aria-live": "polite" });
   browser.detail = el("section", { class: "detail", id: "detail", tabindex: -1, "aria-label": "Group" });
   browser.shownKey = "";
-  const filters = filterForm((change) => { go(change, { redraw: "run" in change }); if (!("run" in change)) refilter(); });
+  const filters = filterForm((change) => { go(change, { redraw: "run" in change }); if (!("run" in change)) refilter(true); });
   const side = el("aside", {}, el("details", { class: "filter-box", open: innerWidth > 800 || filtersAreOn() }, el("summary", {}, "Filters"), filters), browser.count, browser.list.box);
-  queueMicrotask(refilter);
+  queueMicrotask(() => refilter(false));
   return [el("h1", { class: "unseen" }, "Rollouts"), el("a", { class: "skip", href: "#detail", on: { click: (e) => { e.preventDefault(); browser.detail.focus(); } } }, "Skip to the completions"),
     el("div", { class: "browser" }, side, browser.detail)];
 }
@@ -21,8 +21,11 @@ function filtersAreOn() {
   return ["text", "problem", "from", "to", "kind", "verdict"].some((name) => app.view[name]);
 }
 
-/** List what passes the filters; a search through texts shows what it has found so far. */
-async function refilter() {
+/**
+ * List what passes the filters; a search through texts shows what it has found so far.
+ * `changed`: the filters are new, and a group that does not pass them makes room for one that does.
+ */
+async function refilter(changed) {
   const number = runNumber(), run = app.state.runs[number];
   const mine = ++browser.search;
   const entries = listed(run);
@@ -34,14 +37,14 @@ async function refilter() {
   };
   if (!app.view.text) {
     show(entries, `${counted(entries.length, "group")}${run.sample ? " of the sample" : ""}`);
-    openCurrent(run, entries);
+    openCurrent(run, entries, changed);
     return;
   }
   show([], "searching …");
-  const found = await searched(number, entries, (some, done, of) => show([...some], `${counted(some.length, "group")} in ${done} of ${of} rounds searched`), () => mine !== browser.search);
+  const found = await searched(number, entries, (some, done, of) => show([...some], `${counted(some.length, "group")} in ${done} of ${of} rounds searched`), () => mine !== browser.search || !browser.list.box.isConnected);
   if (!found) return;
   show(found, `${counted(found.length, "group")} found`);
-  openCurrent(run, found);
+  openCurrent(run, found, changed);
 }
 
 /** The group that the view names, if the page holds it. */
@@ -51,12 +54,15 @@ function currentEntry(run) {
   return round && round.verdicts[place] !== undefined && isHeld(round, place) ? { round, place } : null;
 }
 
-function openCurrent(run, entries) {
+function openCurrent(run, entries, changed) {
   const current = currentEntry(run);
-  if (current) { openEntry(current, false); return; }
-  if (entries.length && !app.view.round) { openEntry(entries[0], false); return; }
-  const asked = app.view.round ? `Round ${app.view.round}, group ${app.view.group || 0} is not in this page${run.sample ? ": it holds a sample; --serve shows every rollout" : ""}.` : "No group passes the filters.";
-  if (!entries.length || app.view.round) browser.detail.replaceChildren(el("p", { class: "empty", text: asked }));
+  const passes = (entry) => entries.some((one) => one.round.round === entry.round.round && one.place === entry.place);
+  if (current && (!changed || passes(current))) { openEntry(current, false); return; }
+  const isNamed = (app.view.round ?? "") !== "" && !changed;
+  if (entries.length && !isNamed) { openEntry(entries[0], false); return; }
+  const asked = isNamed ? `Round ${app.view.round}, group ${app.view.group || 0} is not in this page${run.sample ? ": it holds a sample; --serve shows every rollout" : ""}.` : "No group passes the filters.";
+  browser.shownKey = "";
+  browser.detail.replaceChildren(el("p", { class: "empty", text: asked }));
 }
 
 async function openEntry(entry, step) {

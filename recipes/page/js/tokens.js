@@ -97,9 +97,9 @@ function tokenTold(round, rollout, i) {
   const told = [`token ${i + 1} of ${rollout.tokens}`, `“${plain(text).replaceAll("\n", "↵")}”`,
     `id ${idAt(round, place)}`];
   if (logprob === null) return [...told, "not sampled"].join(" · ");
-  told.push(`logprob ${shown(logprob)}`, `probability ${shown(Math.exp(logprob), "frac")}`);
+  told.push(`logprob ${trimmed(logprob, 2)}`, `probability ${shown(Math.exp(logprob), "frac")}`);
   const ratio = round.ratios ? ratioOf(round.ratios[rollout.first + i]) : null;
-  if (ratio !== null) told.push(`ratio ${shown(Math.exp(ratio))}`);
+  if (ratio !== null) told.push(`ratio ${trimmed(Math.exp(ratio), 3)}`);
   if (rollout.advantage !== undefined) told.push(`advantage ${shown(rollout.advantage)}`);
   return told.join(" · ");
 }
