@@ -2,16 +2,13 @@
 
 import json
 import re
-import threading
 
 import pytest
 
 from benchmarks.view_browser import browser, browser_fault
 from benchmarks.view_rounds import Synthetic, write_run
-from recipes.page.document import style
 from recipes.page.report import shown_runs, static_page
 from recipes.page.run_reader import open_run
-from recipes.page.serving import PageServer
 from rewards.problem import Problem, Response, Score, Verdict
 from rl.run_folder import RunFolder
 from rollouts.rollout import Group, Rollout
@@ -123,7 +120,10 @@ def hostile_run(folder, texts, tokenizer):
         run.write_round(index, [Group(problem=problem, rollouts=members)])
         run.log({"round": index, "updates": 1, "reward/mean": 0.5, f"reward/part/{say}": 1.0,
                  f"reward/part/{text}": 0.5, f"verdict/{say}": 0.1, say: 1.0})  # fmt: skip
-    run.write_eval("<img src=x onerror=window.pwned=1>", {"pass_at_1": 0.5, "pass_at_1_interval": [0.4, 0.6], "split": say})
+    run.write_eval(
+        "<img src=x onerror=window.pwned=1>",
+        {"pass_at_1": 0.5, "pass_at_1_interval": [0.4, 0.6], "split": say},
+    )
     run.write_summary({"difference": {"before": say, "after": say, "mean": 0.1,
                                       "interval": [0.0, 0.2], "num_problems": say}})  # fmt: skip
     run.close()
@@ -187,9 +187,14 @@ def test_tokens_join_to_the_text_and_half_characters_to_whole_ones(open_page, tm
         float(re.search(r"/ ([\d.]+)\)", span.evaluate("e => getComputedStyle(e).background"))[1])
         for span in (spans.nth(2), spans.nth(4), spans.nth(3))
     ]
-    assert strengths == sorted(strengths) and strengths[0] < strengths[2]  # the less likely, the stronger
+    assert (
+        strengths == sorted(strengths) and strengths[0] < strengths[2]
+    )  # the less likely, the stronger
     spans.nth(3).hover()
-    assert "· logprob −5 · probability 0.7% ·" in page.locator(".token-told").text_content() + " ·"
+    assert (
+        "· logprob \u22125 · probability 0.7% ·"
+        in page.locator(".token-told").text_content() + " ·"
+    )
 
 
 def test_keys_move_colour_search_and_change_pages(open_page, small):
@@ -226,18 +231,6 @@ def test_keys_move_colour_search_and_change_pages(open_page, small):
     assert "round 4" in page.locator(".panel .at").first.text_content()
     page.keyboard.press("ArrowLeft")
     assert "round 3" in page.locator(".panel .at").first.text_content()
-
-
-def test_the_map_is_walked_by_arrows_and_opens_a_group(open_page, small):
-    page = open_page(f"{small[0]}#map?order=round")
-    page.locator(".map").focus()
-    for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
-        page.keyboard.press(key)
-    assert page.locator(".told").text_content().startswith("Round 2, row 2: synthetic/")
-    page.keyboard.press("Enter")
-    page.wait_for_selector("#detail .soft:text('round 2 ')")
-    page.go_back()
-    page.wait_for_selector(".map")
 
 
 def test_filters_list_what_passes_and_stand_in_the_address(open_page, small):
@@ -281,7 +274,7 @@ def test_a_link_leads_to_a_completion(open_page, small):
     gone.wait_for_selector(".empty:text('Round 77, group 0 is not in this page')")
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark"), (320, "light")])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_nothing_is_wider_than_the_screen(open_page, small, width, scheme):
     for view in (*PAGES, "curves?smooth=0.8&log=1", "map?order=id"):
         page = open_page(f"{small[0]}#{view}", width, scheme)
@@ -291,74 +284,3 @@ def test_nothing_is_wider_than_the_screen(open_page, small, width, scheme):
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == (
         "rgb(20, 23, 26)" if scheme == "dark" else "rgb(247, 247, 245)"
     )
-
-
-def test_every_control_has_a_name(open_page, small):
-    for view in PAGES:
-        page = open_page(f"{small[0]}#{view}")
-        page.wait_for_timeout(100)
-        nameless = page.evaluate(
-            "[...document.querySelectorAll('input, select, button')].filter((e) => "
-            "!(e.labels?.length || e.ariaLabel || e.textContent.trim())).map((e) => e.outerHTML)"
-        )
-        assert nameless == []
-
-
-def test_several_runs_lie_over_one_another(open_page, tmp_path):
-    for name in ("first", "second"):
-        write_run(tmp_path / name, SMALL)
-    page = open_page(f"{save(tmp_path / 'first', tmp_path / 'second')}#curves")
-    page.wait_for_selector(".panel path")
-    lines = page.locator(".panel").first.locator("path.line")
-    assert lines.count() == 2
-    page.uncheck("#shown-run-1")
-    page.wait_for_timeout(200)
-    assert lines.count() == 1 and "hide=1" in page.url
-    assert page.evaluate("document.activeElement.id") == "shown-run-1"  # focus survives a redraw
-
-
-def test_the_theme_can_be_chosen(open_page, small):
-    page = open_page(f"{small[0]}#runs", scheme="light")
-    for expected in ("rgb(247, 247, 245)", "rgb(20, 23, 26)", "rgb(247, 247, 245)"):
-        page.click("#theme")  # light, dark, auto
-        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == expected
-
-
-def test_text_stands_out_from_what_it_is_on():
-    def luminance(colour):
-        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
-        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-    themes = re.findall(r"color-scheme: \w+;(.*?)\n\s*}", style(), re.DOTALL)
-    assert len(themes) == 3
-    for theme in themes:
-        colours = dict(re.findall(r"--(\w+): (#\w{6})", theme))
-        for ink in ("ink", "soft", "accent"):
-            for paper in ("page", "card", "fill"):
-                light, dark = sorted((luminance(colours[ink]), luminance(colours[paper])))[::-1]
-                assert (light + 0.05) / (dark + 0.05) >= 4.5, (ink, paper)  # WCAG 2.2, AA
-
-
-def test_the_served_page_follows_a_run(open_page, tmp_path):
-    write_run(tmp_path / "run", SMALL)
-    server = PageServer(shown_runs([open_run(tmp_path / "run")]), 0)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        page = open_page(f"{server.url}#rollouts?round=1&group=1&text=")
-        page.wait_for_selector(".count:text-is('20 groups')")
-        page.wait_for_selector("#detail .soft:text('round 1 ')")
-        folder = RunFolder(tmp_path / "run")
-        folder.write_round(5, open_run(tmp_path / "run").groups(0))
-        page.wait_for_selector(".count:text-is('24 groups')", timeout=10_000)
-        assert page.locator(".row[aria-selected=true]").get_attribute("data-n") == "5"  # stays
-        page.goto(f"{server.url}#rollouts?round=5&group=0")
-        page.wait_for_selector("#detail .soft:text('round 5 ')")
-        assert page.locator("#colour-ratio").is_disabled()  # no second file yet
-        folder.write_trained(5, list(open_run(tmp_path / "run").trained(0).values()))
-        page.wait_for_selector("#colour-ratio:enabled", timeout=10_000)
-        folder.close()
-        page.close()
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -12,7 +12,7 @@ app.draw = () => {
   drawTop();
   const [, title, page] = PAGES.find(([name]) => name === app.view.page) ?? PAGES[0];
   document.title = `${title} · ${app.state.runs.map((run) => plain(run.name)).join(", ") || "Groupwise"}`;
-  main.className = app.view.page;
+  main.className = `on-${app.view.page}`;
   main.replaceChildren(...page().filter(Boolean));
   if (focused && focused !== "main") document.getElementById(focused)?.focus({ preventScroll: true });
 };
