@@ -46,6 +46,7 @@ TASKS = {
 FREE_FIELDS = (
     "stop_after",
     "train.keep_last",
+    "train.keep_logprobs",
     "scoring.workers",
     "track.to",
     "track.project",

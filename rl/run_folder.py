@@ -4,8 +4,8 @@ Everything is written beside its place, flushed and renamed, so that a kill at a
 leaves whole files only. One process at a time: the lock refuses a second.
 
     run/config.yaml  versions.json  metrics.jsonl  eval.json
-        rollouts/round-000003.jsonl.zst   checkpoints/round-000010/   eval/round-000010.json
-        final/
+        rollouts/round-000003.jsonl.zst, trainer-000003.jsonl.zst
+        checkpoints/round-000010/   eval/round-000010.json   final/
 """
 
 import fcntl
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from rl.trained import Trained, encode_trained
 from rollouts.records import encode_groups, read_groups
 from rollouts.rollout import Group
 
@@ -65,6 +66,11 @@ class RunFolder:
         """The groups of a round that was sampled before, or None."""
         path = self.round_path(index)
         return read_groups(path) if path.exists() else None
+
+    def write_trained(self, index: int, rows: Sequence[Trained]) -> None:
+        """Keep what the trainer made of a round, after its updates."""
+        path = self.path / "rollouts" / f"trainer-{index:06d}.jsonl.zst"
+        write_atomically(path, encode_trained(rows))
 
     def log(self, metrics: dict[str, float]) -> None:
         """Append one line to metrics.jsonl."""

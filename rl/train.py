@@ -19,6 +19,7 @@ from rl.objective import LossConfig, penalised
 from rl.optimizer import NonFiniteGradientError, learning_rate
 from rl.packing import PackingConfig, pack
 from rl.policy import Policy
+from rl.recording import KeptLogprobs, Recording
 from rl.run_folder import RunFolder
 from rl.update import prepare, update
 from rollouts.collect import Collector, collection_metrics, graded
@@ -60,6 +61,9 @@ class TrainConfig:
     """Rounds between checkpoints: at most so many rounds of updates are repeated after a kill."""
     keep_last: int = 2
     """Checkpoints kept besides the best one."""
+    keep_logprobs: KeptLogprobs = "update"
+    """A second file a round for recipes.view: advantages, and the trainer's logprobs as its updates
+    computed them, or `after` the round's last one (a forward pass more); or none."""
 
 
 class Publisher(Sampler, Protocol):
@@ -108,9 +112,14 @@ def train(run: Trainer, state: RunState) -> RunState:
             run.folder.write_round(index, groups)
         else:
             run.ledger.draw(len(groups) - len(problems))  # what refills drew before the kill
+        recording = Recording(groups, run.config.keep_logprobs)
         with clock("update"):
             run.engine.sleep()
-            updates = train_on(run, trained_groups(run.config, groups), index, state.updates, clock)
+            chosen = trained_groups(run.config, groups)
+            updates = train_on(run, chosen, index, state.updates, clock, recording)
+            if recording.keep != "none":
+                rows = recording.rows(run.policy, run.config.temperature)
+                run.folder.write_trained(index, rows)
         state = RunState(
             round=index + 1, updates=state.updates + len(updates), drawn=dict(run.ledger.drawn)
         )
@@ -191,7 +200,12 @@ def sampling_at(config: TrainConfig, updates: int) -> Sampling:
 
 
 def train_on(
-    run: Trainer, groups: Sequence[Group], index: int, updates_before: int, clock: Clock
+    run: Trainer,
+    groups: Sequence[Group],
+    index: int,
+    updates_before: int,
+    clock: Clock,
+    recording: Recording | None = None,
 ) -> list[dict[str, float]]:
     """All updates of a round; gives each one's metrics."""
     temperature = run.config.temperature
@@ -207,11 +221,12 @@ def train_on(
     with clock("pack"):
         batches = [pack(share, run.packing, keep_no_signal=keep) for share in shares]
     done: list[dict[str, float]] = []
-    for batch in prepare(run.policy, batches, run.loss, temperature):
-        count = updates_before + len(done)
-        rate = rate_at(run, count)
+    prepared = prepare(run.policy, batches, run.loss, temperature)
+    for share, batch in zip(shares, prepared, strict=True):
+        settings = {"temperature": temperature, "rate": rate_at(run, updates_before + len(done))}
         try:
-            done.append(update(run.policy, batch, run.loss, temperature=temperature, rate=rate))
+            seen = recording.begin(share, batch) if recording else None
+            done.append(update(run.policy, batch, run.loss, **settings, seen=seen))
         except NonFiniteGradientError as error:
             raise NonFiniteGradientError(
                 f"{error} in update {len(done)} of round {index} "

@@ -9,6 +9,7 @@ from rl.objective import LossConfig, batch_loss
 from rl.optimizer import NonFiniteGradientError
 from rl.packing import Batch
 from rl.policy import Policy
+from rl.recording import Seen, sequences_seen
 
 
 def prepare(
@@ -31,22 +32,31 @@ def prepare(
 
 
 def update(
-    policy: Policy, batch: Batch, config: LossConfig, *, temperature: float, rate: float
+    policy: Policy,
+    batch: Batch,
+    config: LossConfig,
+    *,
+    temperature: float,
+    rate: float,
+    seen: list[Seen] | None = None,
 ) -> dict[str, float]:
     """One optimizer step on one packed batch; gives its metrics.
 
     The loss is the plain sum of token losses times `batch.token_weights`. An empty batch (no
     group had signal) still steps the optimizer. Several processes take a share of the
-    micro-batches each, and step and tell alike. Raises NonFiniteGradientError with the
+    micro-batches each, and step and tell alike; `seen`, if given, gets the sequences of this
+    process's share with the logprobs before the step. Raises NonFiniteGradientError with the
     parameters unchanged.
     """
     totals = Totals()
     for part in policy.micro_batches(batch):
         part = part.to(policy.device)
         logprobs, entropy = policy.logprobs(part, temperature)
-        loss, seen = batch_loss(logprobs, entropy, part, config)
+        loss, observed = batch_loss(logprobs, entropy, part, config)
         (loss * policy.optimizer.loss_scale).backward()
-        totals.add(seen, part.token_weights > 0, loss.item())
+        totals.add(observed, part.token_weights > 0, loss.item())
+        if seen is not None:
+            seen += sequences_seen(part, logprobs)
     totals = sum_totals(policy.ranks.gather([totals]))
     if not math.isfinite(totals.loss):
         policy.optimizer.zero_grad()

@@ -9,6 +9,7 @@ from rl.clock import Clock
 from rl.objective import LossConfig
 from rl.optimizer import OptimizerConfig
 from rl.packing import PackingConfig
+from rl.recording import Recording
 from rl.run_folder import RunFolder
 from rl.train import (
     TrainConfig,
@@ -191,7 +192,8 @@ def test_the_kl_is_taken_from_every_completion_in_a_groups_mean(monkeypatch, tru
         loss=LossConfig(kl="k1_reward", kl_coefficient=0.25),
         policy=SimpleNamespace(reference_logprobs=reference_logprobs, optimizer=optimizer),
     )
-    train_on(run, [Group(problem=problem, rollouts=tuple(rollouts))], 0, 0, Clock(report=Silent()))
+    groups = [Group(problem=problem, rollouts=tuple(rollouts))]
+    train_on(run, groups, 0, 0, Clock(report=Silent()), Recording(groups, "none"))
     (batch,) = trained
     found = dict(
         zip(batch.token_ids[batch.sampled].tolist(), batch.advantages[batch.sampled], strict=True)

@@ -1,0 +1,286 @@
+"""The page in headless Chromium: hostile text, keyboard, filters, links, widths, themes, following."""
+
+import json
+import re
+
+import pytest
+
+from benchmarks.view_browser import browser, browser_fault
+from benchmarks.view_rounds import Synthetic, write_run
+from recipes.page.report import shown_runs, static_page
+from recipes.page.run_reader import open_run
+from rewards.problem import Problem, Response, Score, Verdict
+from rl.run_folder import RunFolder
+from rollouts.rollout import Group, Rollout
+
+pytestmark = pytest.mark.skipif(browser_fault() is not None, reason=str(browser_fault()))
+
+SMALL = Synthetic(num_rounds=5, num_groups=4, group_size=4, mean_tokens=12, vocabulary=300)
+PAGES = ("runs", "curves", "map", "rollouts")
+MARKUP = (
+    "<script>window.pwned=1</script>",
+    "</script><script>window.pwned=1</script>",
+    "<img src=x onerror='window.pwned=1'>",
+    '"><svg onload=window.pwned=1>',
+    "<!-- <script>",
+    "{{constructor.constructor('window.pwned=1')()}}",
+    "<style>*{display:none}</style>",
+    "<base href=http://evil.example/>",
+    "<meta http-equiv=refresh content='0;url=http://evil.example/'>",
+    "<a href='javascript:window.pwned=1'>x</a>",
+    "&lt;b&gt; &amp; <b>",
+    "`${window.pwned=1}`",
+)
+# What each must look like: hidden, reordering and broken characters are spelled out.
+SPELLED = {
+    "\u202eevil\u202c \u2066x\u2069": "\\u202Eevil\\u202C \\u2066x\\u2069",
+    "a\u0000b\u001b[31m\u0085": "a\\u0000b\\u001B[31m\\u0085",
+    "\u200bz\ufeff\u00ad\u200f": "\\u200Bz\\uFEFF\\u00AD\\u200F",
+    "l\u2028p\u2029": "l\\u2028p\\u2029",
+    "t\U000e0041": "t\\u{E0041}",
+    "c\r": "c\\r",
+}
+BROKEN = {"\ud800 \udfff": "\\uD800 \\uDFFF", "x\udbff\u0041": "x\\uDBFFA"}
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser() as running:
+        yield running
+
+
+@pytest.fixture
+def open_page(chromium):
+    """Opens an address; everything the page complains of, asks for or pops up fails the test."""
+    faults, contexts = [], []
+
+    def visit(address, width=1280, scheme="light"):
+        context = chromium.new_context(
+            viewport={"width": width, "height": 844}, color_scheme=scheme
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+        page.on("dialog", lambda dialog: (faults.append(dialog.message), dialog.dismiss()))
+        page.on("request", lambda asked: faults.append(asked.url) if _outside(asked.url) else None)
+        page.goto(address)
+        page.wait_for_selector("html[data-ready]")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def _outside(url):
+    return not url.startswith(("file:", "data:", "http://127.0.0.1:"))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A page of a small run, and the run."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    write_run(folder, SMALL)
+    return save(folder), open_run(folder)
+
+
+def save(*folders):
+    file = folders[0].parent / "view.html"
+    page = static_page(shown_runs([open_run(folder) for folder in folders]), 10**9)
+    file.write_text(page)
+    return f"file://{file}"
+
+
+def hostile_run(folder, texts, tokenizer):
+    """A run in which everything that a model, a data set or a config can say is hostile."""
+    say = MARKUP[0]
+    run = RunFolder.create(folder, json.dumps({"model": say, say: {say: say}}), {say: say})
+    if tokenizer:
+        vocabulary = {f"{text}\u2581": i for i, text in enumerate(texts)}
+        (folder / "final").mkdir()
+        (folder / "final" / "tokenizer.json").write_text(
+            json.dumps({"model": {"vocab": vocabulary}, "decoder": {"type": "Metaspace"}})
+        )
+    for index, text in enumerate(texts):
+        members = tuple(
+            Rollout(
+                token_ids=(index, index),
+                sampled=(False, True),
+                logprobs=(0.0, -1.0),
+                response=Response(text=f"{text} ", prefill=say, num_tokens=1, max_tokens=3),
+                score=Score(value=value, verdict=Verdict.WRONG, parts={say: value, text: 0.5}),
+                versions=((0, 1, 2),),
+            )
+            for value in (0.0, 1.0)
+        )
+        prompt = text if index % 2 else ({"role": say, "content": text},)
+        problem = Problem(id=text, prompt=prompt, answer=text, source=say)
+        run.write_round(index, [Group(problem=problem, rollouts=members)])
+        run.log({"round": index, "updates": 1, "reward/mean": 0.5, f"reward/part/{say}": 1.0,
+                 f"reward/part/{text}": 0.5, f"verdict/{say}": 0.1, say: 1.0})  # fmt: skip
+    run.write_eval(
+        "<img src=x onerror=window.pwned=1>",
+        {"pass_at_1": 0.5, "pass_at_1_interval": [0.4, 0.6], "split": say},
+    )
+    run.write_summary({"difference": {"before": say, "after": say, "mean": 0.1,
+                                      "interval": [0.0, 0.2], "num_problems": say}})  # fmt: skip
+    run.close()
+
+
+@pytest.mark.parametrize("tokenizer", [False, True], ids=["texts", "tokens"])
+def test_hostile_text_is_text(open_page, tmp_path, tokenizer):
+    texts = [*MARKUP, *SPELLED, *({} if tokenizer else BROKEN)]
+    folder = tmp_path / "<img src=x onerror=window.pwned=1>"
+    hostile_run(folder, texts, tokenizer)
+    address = save(folder)
+    page = open_page(address)
+    scripts = page.locator("script").count()
+    for view in (*PAGES, "map?order=id", "rollouts?text=<&problem=<script", "rollouts?run=<b>"):
+        page.goto(f"{address}#{view}")
+        page.wait_for_timeout(50)
+        assert page.locator("script").count() == scripts
+    for index, text in enumerate(texts):
+        page.goto(f"{address}#rollouts?round={index}&group=0")
+        shown = (SPELLED | BROKEN).get(text, text)
+        page.wait_for_selector(f"#detail .soft:text('round {index} ')")
+        assert page.locator(".group-head h2").text_content() == shown
+        body = page.locator(".completion .text").first
+        assert body.locator(".prefill").text_content() == MARKUP[0]
+        assert body.text_content() == f"{MARKUP[0]}{shown} "
+        assert (body.locator(".tok").count() == 1) is tokenizer
+    made = "img, iframe, object, embed, base, link[rel=stylesheet], [onload], [onerror], b > script"
+    assert page.locator(made).count() == 0
+    assert page.locator("meta[http-equiv]").count() == 1
+    assert page.locator("a[href^='javascript']").count() == 0
+    assert page.evaluate("window.pwned") is None
+    assert page.evaluate("document.baseURI").startswith("file:")
+
+
+def test_tokens_join_to_the_text_and_half_characters_to_whole_ones(open_page, tmp_path):
+    run = RunFolder.create(tmp_path / "run", "model: m\n", {})
+    # The euro sign in three tokens of a byte each, then a line break and an end.
+    vocabulary = {"\u00e2": 0, "\u0124": 1, "\u00ac": 2, "x\u010a": 3, "<end>": 4}
+    added = [{"id": 4, "content": "<end>", "special": True}]
+    (run.path / "final").mkdir()
+    (run.path / "final" / "tokenizer.json").write_text(
+        json.dumps({"model": {"vocab": vocabulary}, "decoder": {"type": "ByteLevel"},
+                    "added_tokens": added})
+    )  # fmt: skip
+    rollout = Rollout(
+        token_ids=(3, 0, 1, 2, 3, 4),
+        sampled=(False, True, True, True, True, True),
+        logprobs=(0.0, -0.01, -0.01, -0.2, -5.0, -0.5),
+        response=Response(text="\u20acx\n", num_tokens=5, max_tokens=9),
+        score=Score(value=1.0, verdict=Verdict.CORRECT),
+        versions=((0, 1, 6),),
+    )
+    problem = Problem(id="p", prompt="?", answer="!", source="s")
+    run.write_round(0, [Group(problem=problem, rollouts=(rollout, rollout))])
+    page = open_page(f"{save(run.path)}#rollouts")
+    spans = page.locator("#sample-0 .tok")
+    spans.first.wait_for()
+    assert spans.all_text_contents() == ["·", "·", "\u20ac", "x↵\n", "<end>"]
+    assert "special" in spans.nth(4).get_attribute("class")
+    strengths = [
+        float(re.search(r"/ ([\d.]+)\)", span.evaluate("e => getComputedStyle(e).background"))[1])
+        for span in (spans.nth(2), spans.nth(4), spans.nth(3))
+    ]
+    assert (
+        strengths == sorted(strengths) and strengths[0] < strengths[2]
+    )  # the less likely, the stronger
+    spans.nth(3).hover()
+    assert (
+        "· logprob \u22125 · probability 0.7% ·"
+        in page.locator(".token-told").text_content() + " ·"
+    )
+
+
+def test_keys_move_colour_search_and_change_pages(open_page, small):
+    page = open_page(f"{small[0]}#runs")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("4")
+    page.wait_for_selector(".completion .tok")
+    first = page.locator(".group-head h2").text_content()
+    page.keyboard.press("n")
+    page.wait_for_selector(".row[aria-selected=true][data-n='1']")
+    assert "group=1" in page.url and "round=0" in page.url
+    page.keyboard.press("p")
+    page.wait_for_selector(".row[aria-selected=true][data-n='0']")
+    page.wait_for_selector(f".group-head h2:text-is('{first}')")
+    page.keyboard.press("c")
+    assert "colour=ratio" in page.url and page.locator("#colour-ratio").is_checked()
+    page.locator("#sample-1").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#sample-1 .tok.now").get_attribute("data-i") == "0"
+    assert "token 1 of" in page.locator(".token-told").text_content()
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "filter-text"
+    page.keyboard.type("n2")  # typing moves nothing
+    assert page.locator("#filter-text").input_value() == "n2" and "#rollouts" in page.url
+    page.locator("#theme").focus()
+    page.keyboard.press("?")
+    assert page.locator("dialog[open]").count() == 1
+    page.keyboard.press("Escape")
+    page.keyboard.press("2")
+    page.wait_for_selector(".panel path")
+    page.locator(".plot").first.focus()
+    page.keyboard.press("ArrowLeft")
+    assert "round 4" in page.locator(".panel .at").first.text_content()
+    page.keyboard.press("ArrowLeft")
+    assert "round 3" in page.locator(".panel .at").first.text_content()
+
+
+def test_filters_list_what_passes_and_stand_in_the_address(open_page, small):
+    address, run = small
+    groups = [(i, p, g) for i in run.rounds() for p, g in enumerate(run.groups(i))]
+    page = open_page(f"{address}#rollouts")
+    count = page.locator(".count")
+    page.wait_for_selector(f".count:text-is('{len(groups)} groups')")
+    page.check("#verdict-no_answer")
+    wanted = [
+        (i, p) for i, p, g in groups if any(r.score.verdict == "no_answer" for r in g.rollouts)
+    ]
+    assert 0 < len(wanted) < len(groups)
+    assert count.text_content() == f"{len(wanted)} group{'s' * (len(wanted) > 1)}"
+    page.uncheck("#verdict-no_answer")
+    page.fill("#filter-from", "3")
+    page.wait_for_selector(".count:text-is('8 groups')")
+    page.fill("#filter-from", "")
+    word = groups[7][2].rollouts[2].response.text.split(" ")[3]
+    found = [(i, p) for i, p, g in groups if any(word in r.response.text for r in g.rollouts)]
+    page.fill("#filter-text", word.upper())
+    page.wait_for_selector(f".count:text-is('{len(found)} group{'s' * (len(found) > 1)} found')")
+    page.wait_for_selector(".tok.hit")
+    assert f"text={word.upper()}" in page.url
+    again = open_page(page.url)
+    again.wait_for_selector(f".count:text-is('{count.text_content()}')")
+    again.wait_for_selector(".tok.hit")
+    heading = ".group-head h2"
+    assert again.locator(heading).text_content() == page.locator(heading).text_content()
+
+
+def test_a_link_leads_to_a_completion(open_page, small):
+    address, run = small
+    page = open_page(f"{address}#rollouts?round=3&group=2&sample=1&colour=advantage")
+    page.wait_for_selector("#detail .soft:text('round 3 ')")
+    group = run.groups(3)[2]
+    assert page.locator(".group-head h2").text_content() == group.problem.id
+    tokens = page.locator("#sample-1 .tok:not(.special)").all_text_contents()
+    assert "".join(tokens) == group.rollouts[1].response.text
+    gone = open_page(f"{address}#rollouts?round=77&group=0")
+    gone.wait_for_selector(".empty:text('Round 77, group 0 is not in this page')")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_nothing_is_wider_than_the_screen(open_page, small, width, scheme):
+    for view in (*PAGES, "curves?smooth=0.8&log=1", "map?order=id"):
+        page = open_page(f"{small[0]}#{view}", width, scheme)
+        page.wait_for_timeout(100)
+        over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert over <= 0, view
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == (
+        "rgb(20, 23, 26)" if scheme == "dark" else "rgb(247, 247, 245)"
+    )
