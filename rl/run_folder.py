@@ -107,6 +107,15 @@ class RunFolder:
         """Whole checkpoints, oldest first."""
         return sorted((self.path / "checkpoints").glob("round-*"))
 
+    def best_checkpoint(self, metric: str) -> str | None:
+        """The name of the one whose metric on validation is highest, the earliest of equals."""
+        scores: dict[str, Any] = {}
+        for path in self.checkpoints():
+            value = (self.read_eval(path.name) or {}).get(metric)
+            if value is not None:
+                scores[path.name] = value
+        return max(scores, key=lambda name: scores[name], default=None)
+
     def keep_checkpoints(self, keep_last: int, best: str | None) -> None:
         """Remove all but the last `keep_last` checkpoints and the one named `best`."""
         for old in self.checkpoints()[:-keep_last]:

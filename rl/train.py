@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from random import Random
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import psutil
 
@@ -282,20 +282,9 @@ def save(run: Trainer, state: RunState) -> RunState:
         return state
     run.report.phase("save")
     state = save_checkpoint(path, run.policy, state)
-    run.folder.keep_checkpoints(
-        run.config.keep_last, best_checkpoint(run.folder, run.config.best_by)
-    )
+    best = run.folder.best_checkpoint(run.config.best_by)
+    run.folder.keep_checkpoints(run.config.keep_last, best)
     return state
-
-
-def best_checkpoint(folder: RunFolder, metric: str) -> str | None:
-    """The name of the checkpoint whose metric on validation is highest, the earliest of equals."""
-    scores: dict[str, Any] = {}
-    for path in folder.checkpoints():
-        result = folder.read_eval(path.name)
-        if result is not None and result[metric] is not None:
-            scores[path.name] = result[metric]
-    return max(scores, key=lambda name: scores[name], default=None)
 
 
 def is_due(every: int, done: int) -> bool:

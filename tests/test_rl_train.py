@@ -13,7 +13,6 @@ from rl.recording import Recording
 from rl.run_folder import RunFolder
 from rl.train import (
     TrainConfig,
-    best_checkpoint,
     is_due,
     is_reference_due,
     minibatches,
@@ -212,12 +211,12 @@ def test_every_third_round_is_due():
 
 def test_the_best_checkpoint_is_the_earliest_of_the_highest(tmp_path):
     folder = RunFolder.create(tmp_path / "run", "model: tiny\n", {})
-    assert best_checkpoint(folder, "pass_at_1") is None
+    assert folder.best_checkpoint("pass_at_1") is None
     for index, score, majority in ((2, 0.3, None), (4, 0.6, 0.2), (6, 0.6, 0.7)):
         (folder.path / "checkpoints" / f"round-{index:06d}").mkdir()
         result = {"pass_at_1": score, "maj_at_k": majority, "pass_at_k": None}
         folder.write_eval(f"round-{index:06d}", result)
     (folder.path / "checkpoints" / "round-000008").mkdir()
-    assert best_checkpoint(folder, "pass_at_1") == "round-000004"
-    assert best_checkpoint(folder, "maj_at_k") == "round-000006"
-    assert best_checkpoint(folder, "pass_at_k") is None
+    assert folder.best_checkpoint("pass_at_1") == "round-000004"
+    assert folder.best_checkpoint("maj_at_k") == "round-000006"
+    assert folder.best_checkpoint("pass_at_k") is None
