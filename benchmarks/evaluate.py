@@ -40,7 +40,7 @@ MAX_SHOWN = 200
 def asking_of(arguments: argparse.Namespace) -> Asking:
     """Both benchmarks, cut to their numbers of problems."""
     config = EvaluateConfig(
-        model=arguments.model,
+        models=(arguments.model,),
         benchmarks=("gsm8k", "humaneval"),
         data=arguments.data,
         num_samples=arguments.samples,

@@ -6,7 +6,7 @@ from pathlib import Path
 from eval.benchmarks import Benchmark, benchmark, data_folder
 from eval.protocols import PROTOCOLS, Protocol, check_template
 from recipes.config import RunConfig, from_yaml
-from recipes.evaluation import Asking, EvaluateConfig, Subject, SubjectLabel, context_of
+from recipes.evaluation import Asking, EvaluateConfig, Subject, context_of
 from rollouts.models import resolve_model
 from rollouts.prompts import PromptConfig
 from rollouts.tasks.dataset import Dataset
@@ -34,15 +34,10 @@ def make_asking(config: EvaluateConfig) -> Asking:
             f"two benchmarks have one name ({', '.join(names)}): give a file another, :name=NAME"
         )
     _check_deadlines(config, measured)
-    path, run = find_model(config.model)
-    protocol, prompts = _protocol(config, run)
+    found = _find_models(config)
+    protocol, prompts = _protocol(config, found["model"][2])
     _check_k(config, protocol, measured)
-    subjects = [_subject("model", config.model, path, config, protocol)]
-    if config.against is not None:
-        other, _ = find_model(config.against)
-        if other.resolve() == path.resolve():
-            raise ValueError(f"--against is {config.against}, the model itself: name another")
-        subjects.insert(0, _subject("against", config.against, other, config, protocol))
+    subjects = [_subject(label, *place, config, protocol) for label, place in found.items()]
     asking = Asking(
         config=config,
         protocol=protocol,
@@ -71,6 +66,21 @@ def find_model(name: str) -> tuple[Path, Path | None]:
         return path / "final", path
     made_here = path.name == "final" and (path.parent / "config.yaml").is_file()
     return resolve_model(name), path.parent if made_here else None
+
+
+def _find_models(config: EvaluateConfig) -> dict[str, tuple[str, Path, Path | None]]:
+    """Name, folder and run of every model by its label, in the order in which they are measured."""
+    labels = ["model", *(f"model-{i}" for i in range(2, len(config.models) + 1))]
+    names = dict(zip(labels, config.models, strict=True))
+    if config.against is not None:
+        names = {"against": config.against, **names}
+    found = {label: (name, *find_model(name)) for label, name in names.items()}
+    names_of: dict[Path, list[str]] = {}
+    for name, path, _ in found.values():
+        names_of.setdefault(path.resolve(), []).append(name)
+    for twice in (names for names in names_of.values() if len(names) > 1):
+        raise ValueError(f"{' and '.join(twice)} are one model: name each once, --against too")
+    return found
 
 
 def _check_numbers(config: EvaluateConfig) -> None:
@@ -112,7 +122,7 @@ def _protocol(config: EvaluateConfig, run: Path | None) -> tuple[Protocol, Promp
     if config.protocol == "training":
         if run is None:
             raise ValueError(
-                f"protocol training needs a run: {config.model} is none; name a run folder, its "
+                f"protocol training needs a run: {config.models[0]} is none; name a run folder, its "
                 f"final folder, or one of the protocols {', '.join(PROTOCOLS)}"
             )
         file = run / "config.yaml"
@@ -182,7 +192,7 @@ def _check_k(config: EvaluateConfig, protocol: Protocol, measured: tuple[Benchma
 
 
 def _subject(
-    label: SubjectLabel, name: str, path: Path, config: EvaluateConfig, protocol: Protocol
+    label: str, name: str, path: Path, run: Path | None, config: EvaluateConfig, protocol: Protocol
 ) -> Subject:
     """A model with its tokenizer. Raises ValueError if it lacks the chat template that is asked for."""
     from transformers import AutoTokenizer
@@ -196,7 +206,9 @@ def _subject(
             + ("--template is chat" if config.template else f"protocol {protocol.name} uses one")
             + ": use --template plain or r1_zero"
         )
-    return Subject(label=label, name=name, path=path, tokenizer=tokenizer, template=template)
+    return Subject(
+        label=label, name=name, path=path, run=run, tokenizer=tokenizer, template=template
+    )
 
 
 def _check_context(asking: Asking, subject: Subject) -> None:

@@ -61,14 +61,14 @@ def read_command(argv: Sequence[str]) -> Command:
     words = list(argv)
     resume, chosen = (take(words, flag) for flag in FOLDERS)
     if words and not words[0].startswith("-"):
-        words = ["--model", *words]
-    default = read_settings(Path(resume)) if resume else EvaluateConfig(model="", benchmarks=())
+        words = ["--models", *words]
+    default = read_settings(Path(resume)) if resume else EvaluateConfig(models=(), benchmarks=())
     config, unknown = read_fields(
         EvaluateConfig,
         words,
         default=default,
         program=PROGRAM,
-        description="MODEL comes first, then fields. Beside the fields: [--run-folder FOLDER], "
+        description="One MODEL or more come first, then fields. Beside the fields: [--run-folder FOLDER], "
         "[--resume FOLDER], [--list].",
     )
     if unknown:
@@ -80,7 +80,7 @@ def read_command(argv: Sequence[str]) -> Command:
                 "out, or start a new one"
             )
         return Command(config=config, folder=Path(resume), resume=True)
-    if not config.model:
+    if not config.models:
         raise ValueError(f"no model is named: {PROGRAM} MODEL --benchmarks gsm8k")
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     folder = Path(chosen or f"evaluations/{stamp}")

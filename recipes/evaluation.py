@@ -19,19 +19,19 @@ from rollouts.sampler import EngineConfig
 
 PROBE_SAMPLES = 4
 """Of each problem that a template is chosen by."""
-SubjectLabel = Literal["model", "against"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """A whole evaluation, as the command line gives it."""
 
-    model: str
-    """A folder, a run folder, a .gguf file, a Hugging Face id, or smollm2-135m-instruct."""
+    models: tuple[str, ...]
+    """Folders, run folders, .gguf files, Hugging Face ids, or smollm2-135m-instruct; several for runs
+    that differ by their seed alone, which are shown side by side."""
     benchmarks: tuple[str, ...]
     """Names (see --list), or files with named columns: my.jsonl:prompt=question:answer=gold."""
     against: str | None = None
-    """Another model under the same protocol; what is compared is the model with it."""
+    """Another model under the same protocol; what is compared is each of the models with it."""
     protocol: Literal["r1", "greedy", "few_shot", "training"] = "greedy"
     """r1: temperature 0.6, top-p 0.95, 64, 16 or 8 samples, 32,768 tokens; greedy: one completion;
     few_shot: greedy after four worked examples, for base models; training: sampling and prompts
@@ -79,11 +79,18 @@ class Grader:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A model under test, with the template that the protocol asks it in."""
+    """A model under test, with the template that the protocol asks it in.
 
-    label: SubjectLabel
+    Attributes:
+        label: "against", "model", "model-2", ...: its folder, and its part of a trial's name.
+        name: As the command line has it.
+        run: The run folder that the model is the result of, if it is one.
+    """
+
+    label: str
     name: str
     path: Path
+    run: Path | None
     tokenizer: Any
     template: Template
 

@@ -1,6 +1,6 @@
 """The folder of an evaluation: what was asked, every completion, and the results.
 
-    evaluations/NAME/config.yaml  versions.json  asked.json  results.json
+    evaluations/NAME/config.yaml  versions.json  asked.json  results.json  report.md
         completions/model/gsm8k/completions.jsonl  grades.jsonl
 
 One process at a time. What was asked is written before the first completion, so that a resumed
@@ -22,7 +22,7 @@ from recipes.config import from_values
 from recipes.evaluation import Asking, EvaluateConfig
 from rl.run_folder import AtomicFolder, lock_folder, write_atomically
 
-RESULTS = "results.json"
+RESULTS, REPORT = "results.json", "report.md"
 
 
 class EvaluationFolder:
@@ -81,9 +81,10 @@ class EvaluationFolder:
         """What the evaluation was started with."""
         return json.loads((self.path / "versions.json").read_text())
 
-    def write_results(self, results: dict[str, Any]) -> None:
-        """Keep results.json."""
+    def write_results(self, results: dict[str, Any], report: str) -> None:
+        """Keep results.json and report.md."""
         write_atomically(self.path / RESULTS, _json(results))
+        write_atomically(self.path / REPORT, report.encode())
 
     def close(self) -> None:
         """Give files and lock back."""

@@ -21,8 +21,18 @@ from eval.voting import equality_pool, pooled_same
 from recipes.asking import make_asking
 from recipes.evaluation import Asking, EvaluateConfig, Grader, Subject
 from recipes.evaluation_folder import EvaluationFolder, described
+from recipes.evaluation_report import report
 from recipes.noise import quiet
-from recipes.standings import comparisons, results_json, say, show
+from recipes.standings import (
+    comparisons,
+    reading_notes,
+    results_json,
+    say,
+    show,
+    spread_lines,
+    spreads,
+)
+from recipes.training_overlap import overlap_line, training_overlap
 from recipes.versions import changed_versions, versions
 from rewards.pool import RewardPool
 from rewards.scorer import Scorer
@@ -82,22 +92,40 @@ def evaluate(config: EvaluateConfig, path: Path, *, resume: bool) -> None:
         try:
             say(f"kept in {path}; after any end, python -m recipes.evaluate --resume {path}")
             standings = [s for subject in asking.subjects for s in measure(session, subject)]
-            rows = comparisons(standings, config.model)
-            results = results_json(
-                standings,
-                rows,
-                asked=asked,
-                templates=session.best_templates,
-                streams=session.streams,
-                versions=versions(),
-                config=asdict(config),
-            )
-            folder.write_results(results)
+            _conclude(session, standings, asked)
         finally:
             session.close()
             folder.close()
-    show(Console(), standings, rows, notes(session))
-    say(f"everything is in {path}: results.json, and each completion under completions/")
+    say(f"everything is in {path}: report.md, results.json, and each completion under completions/")
+
+
+def _conclude(session: Session, standings: Sequence[Standing], asked: dict[str, Any]) -> None:
+    """Compare, write results.json and report.md, and show the tables."""
+    config, made_with = session.asking.config, versions()
+    rows = comparisons(standings, config.models)
+    spread = spreads(standings, config.models)
+    overlap = {
+        subject.name: training_overlap(subject.run, session.asking.benchmarks)
+        for subject in session.asking.subjects
+        if subject.run
+    }
+    results = results_json(
+        standings,
+        rows,
+        asked=asked,
+        spread=spread,
+        templates=session.best_templates,
+        training_overlap=overlap,
+        streams=session.streams,
+        versions=made_with,
+        config=asdict(config),
+    )
+    said = [*notes(session), *reading_notes(standings), *spread_lines(spread, rows)]
+    lines = (overlap_line(s.label, s, overlap[s.label]) for s in standings if s.label in overlap)
+    said += dict.fromkeys(line for line in lines if line)
+    text = report(standings, rows, said, asked=asked, versions=made_with)
+    session.folder.write_results(results, text)
+    show(Console(), standings, rows, said)
 
 
 def measure(session: Session, subject: Subject) -> list[Standing]:
@@ -181,7 +209,7 @@ def notes(session: Session) -> list[str]:
     asking = session.asking
     sampling = asking.protocol.sampling
     lines = [
-        f"Protocol {asking.protocol.name}: temperature {sampling.temperature:g}, top-p "
+        f"Protocol {asking.protocol.name}{_changed(asking)}: temperature {sampling.temperature:g}, top-p "
         f"{sampling.top_p:g}, at most {sampling.max_tokens} tokens, seed {asking.config.seed}; "
         + ", ".join(f"{subject.name} in template {subject.template}" for subject in asking.subjects)
         + "."
@@ -193,6 +221,14 @@ def notes(session: Session) -> list[str]:
         for name, found in session.best_templates.items()
     ]
     return lines
+
+
+def _changed(asking: Asking) -> str:
+    """Says that a protocol is not as its name has it."""
+    config = asking.config
+    fields = (config.temperature, config.top_p, config.max_tokens, config.num_samples)
+    changed = any(value is not None for value in fields) or config.template or config.system
+    return ", with changes" if changed else ""
 
 
 def _open(

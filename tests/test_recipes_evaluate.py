@@ -143,8 +143,7 @@ def test_an_incomplete_line_is_told_and_only_its_sample_is_asked_again(run, tiny
 def test_two_models_are_paired_and_the_base_has_its_best_template_too(run, tiny_model, other):
     def answer(prompt: str) -> str:
         """Under r1_zero always right; plain never; chat in half of the problems."""
-        asked = prompt.rpartition("What is ")[2]
-        right = str(int(asked.split()[0]) + 1)
+        right = plus_one(prompt)
         if "Assistant:" in prompt:
             return f"<think> </think><answer>{right}</answer>"
         return right if prompt.startswith("user") and int(right) % 2 else "no"
@@ -169,6 +168,87 @@ def test_two_models_are_paired_and_the_base_has_its_best_template_too(run, tiny_
     assert 0 < second["p_value"] <= 1
     assert f"sums, {other} to {tiny_model}:" in " ".join(shown.split())
     assert "best template of" in shown
+
+
+def plus_one(prompt: str) -> str:
+    return str(int(prompt.rpartition("What is ")[2].split()[0]) + 1)
+
+
+def test_models_side_by_side_with_their_spread(run, tiny_model: Path, other: Path, folder: Path):
+    third = Path(shutil.copytree(other, folder / "third"))
+    alike = ("--template", "plain", "--against", other, "--no-best-template")
+    code, shown, _ = run(tiny_model, third, *FEW, *alike, answer=plus_one)
+    assert code == 0, run.said
+    assert run.built == [other, tiny_model, third]
+    found = results()
+    assert [row["after"] for row in found["comparisons"]] == [str(tiny_model), str(third)]
+    assert found["over_models"]["sums"] == {
+        "mean": 1.0, "std": 0.0, "lowest": 1.0, "highest": 1.0, "num_seeds": 2
+    }  # fmt: skip
+    said = " ".join(shown.split())
+    assert "pass@1 of 2 models 100.0% on average, standard deviation 0.0 points" in said
+    assert "2 paired intervals do not suffice to call one better (3 or more" in said
+    assert sorted(path.name for path in Path("out/completions").iterdir()) == [
+        "against", "model", "model-2"
+    ]  # fmt: skip
+
+
+def test_the_report_names_every_problem_that_changed(run, tiny_model: Path, other: Path):
+    def answer(prompt: str) -> str:
+        return plus_one(prompt) if prompt.startswith("user") else "no"
+
+    words = (*SUMS, "--num-problems", "8", "--max-tokens", "16", "--run-folder", "out")
+    code, shown, _ = run(
+        tiny_model, *words, "--against", other, "--no-best-template", answer=answer
+    )
+    assert code == 0, run.said
+    text = Path("out/report.md").read_text()
+    (comparison,) = results()["comparisons"]
+    assert len(comparison["gained"]) == 8
+    assert "and 3 more" in " ".join(shown.split())
+    assert f"- gained on 8: {', '.join(comparison['gained'])}" in text.splitlines()
+    assert "| pass@1, 95% | 0.0% [0.0, 32.4] | 100.0% [67.6, 100.0] |" in text.splitlines()
+    assert "| correct | 0.0% | 100.0% |" in text.splitlines()
+    assert results()["benchmarks"]["sums"]["sha256"][:12] in text
+
+
+def test_what_training_asked_is_told(run, tiny_model: Path, folder: Path):
+    """A run that trained on rows of which the benchmark holds three."""
+    from dataclasses import replace
+
+    from recipes.config import to_yaml
+    from recipes.presets import PRESETS
+    from rollouts.tasks.dataset import Dataset
+
+    long = "A farmer has {} hens and buys two more of them at the market on Monday: how many?"
+    rows = [{"id": str(i), "question": long.format(i), "gold": str(i + 2)} for i in range(8)]
+    new = [{"id": f"n{i}", "question": f"What is {i} + 1?", "gold": str(i + 1)} for i in range(9)]
+    Path("trained.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows[:3], *new]))
+    task = Dataset(
+        name="trained", path="trained.jsonl", prompt_column="question", answer_column="gold"
+    )
+    run_folder = Path("runs/mine")
+    (run_folder / "rollouts").mkdir(parents=True)
+    config = replace(PRESETS["r1_zero_tiny"](), task=task)
+    (run_folder / "config.yaml").write_text(to_yaml(config))
+    shutil.copytree(tiny_model, run_folder / "final")
+    words = ("--benchmarks", "asked.jsonl:prompt=question:answer=gold:id=id", "--max-tokens", "16")
+    code, shown, _ = run(run_folder, *words, "--run-folder", "out", "--scoring.workers", "1")
+    assert code == 0, run.said
+    overlap = results()["training_overlap"][str(run_folder)]["asked"]
+    train = {problem.id for problem in task.problems("train")}
+    assert overlap["num_training"] == len(train)
+    pairs = {(pair["training"], pair["benchmark"]) for pair in overlap["overlaps"]}
+    assert pairs
+    assert "share 10 words in a row with the training problems of runs/mine" in " ".join(
+        shown.split()
+    )
+    gone = replace(config, task=replace(task, path="gone.jsonl"))
+    (run_folder / "config.yaml").write_text(to_yaml(gone))
+    code, shown, _ = run(run_folder, *words, "--run-folder", "out2", "--scoring.workers", "1")
+    assert code == 0, run.said
+    assert "training data of runs/mine cannot be compared: " in shown
 
 
 def test_where_all_problems_are_measured_the_choice_says_so(run, tiny_model: Path, other: Path):
@@ -252,7 +332,8 @@ def test_what_a_model_cannot_do_is_refused_before_an_engine(run, tiny_model: Pat
     assert "protocol training needs a run" in refused(
         run, tiny_model, *SUMS, "--protocol", "training"
     )
-    assert "--against is" in refused(run, tiny_model, *SUMS, "--against", f"{tiny_model}/")
+    assert "are one model" in refused(run, tiny_model, *SUMS, "--against", f"{tiny_model}/")
+    assert "are one model" in refused(run, tiny_model, tiny_model, *SUMS)
     Path("out").mkdir()
     assert "the folder out exists: go on with --resume out" in refused(run, tiny_model, *FEW)
 

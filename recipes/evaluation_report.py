@@ -1,0 +1,82 @@
+"""report.md of an evaluation: every table, note and changed problem, to be read or sent on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from eval.estimators import is_single_draw
+from eval.standings import Comparison, Standing
+from recipes.standings import comparison_lines, printable
+
+
+def report(
+    standings: Sequence[Standing],
+    rows: Sequence[Comparison],
+    notes: Sequence[str],
+    *,
+    asked: dict[str, Any],
+    versions: dict[str, Any],
+) -> str:
+    """Markdown. Names are made printable and lose what Markdown would take for markup."""
+    lines = ["# Evaluation", ""]
+    for label, model in asked["models"].items():
+        digest = model["sha256"][:12]
+        lines.append(
+            f"- {label}: {_plain(model['name'])} (files {digest}), template {model['template']}"
+        )
+    for benchmark in dict.fromkeys(each.benchmark for each in standings):
+        origin = asked["benchmarks"][benchmark]
+        lines += ["", f"## {_plain(benchmark)}", ""]
+        lines += [f"{_plain(origin['origin'])}; rows {origin['sha256'][:12]}", ""]
+        lines += _table([each for each in standings if each.benchmark == benchmark])
+        for row in rows:
+            if row.benchmark == benchmark:
+                found = comparison_lines(row, max_named=len(row.gained) + len(row.lost))
+                lines += ["", *(f"- {_plain(line.strip())}" for line in found)]
+    lines += ["", "## Notes", "", *(f"- {_plain(line)}" for line in notes)]
+    packages = ", ".join(f"{name} {version}" for name, version in versions["packages"].items())
+    lines += ["", "## Made with", "", packages, ""]
+    return "\n".join(lines)
+
+
+def _table(standings: Sequence[Standing]) -> list[str]:
+    first = standings[0]
+    header = ["", *(each.label for each in standings)]
+    body = [
+        ["problems x samples", *(f"{s.num_problems} x {s.num_samples}" for s in standings)],
+        ["pass@1, 95%", *(_with_interval(s) for s in standings)],
+    ]
+    for name, field in (("pass", "pass_at"), ("maj", "maj_at")):
+        for k in first.ks:
+            values = [getattr(each, field).get(k) for each in standings]
+            if k > 1 and any(value is not None for value in values):
+                star = "*" * is_single_draw(first.num_samples, k)
+                body.append([f"{name}@{k}{star}", *map(_percent, values)])
+    for verdict in first.rates.verdict_fracs:
+        fracs = [each.rates.verdict_fracs[verdict] for each in standings]
+        if any(fracs):
+            body.append([verdict, *map(_percent, fracs)])
+    body += [
+        ["cut off", *(_percent(each.rates.truncated_frac) for each in standings)],
+        ["tokens, mean", *(f"{each.rates.mean_tokens:.0f}" for each in standings)],
+        ["tokens, median", *(f"{each.rates.median_tokens:.0f}" for each in standings)],
+        ["tokens, 95 of 100", *(f"{each.rates.p95_tokens:.0f}" for each in standings)],
+    ]
+    rows = [header, ["---", *("---:" for _ in standings)], *body]
+    return [f"| {' | '.join(map(_plain, row))} |" for row in rows]
+
+
+def _with_interval(each: Standing) -> str:
+    low, high = each.pass_at_1_interval
+    return f"{100 * each.pass_at_1:.1f}% [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f}%"
+
+
+def _plain(text: str) -> str:
+    """Printable, and without what Markdown or HTML would act on."""
+    shown = printable(text).plain
+    for mark, harmless in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "'")):
+        shown = shown.replace(mark, harmless)
+    return shown.replace("](", "] (")
