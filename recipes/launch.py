@@ -30,7 +30,7 @@ from recipes.stopping import Stopper
 from recipes.tracking import Tracking
 from recipes.versions import changed_versions, versions
 from rewards.problem import Problem
-from rl.checkpoint import RunState
+from rl.checkpoint import RunState, load_checkpoint
 from rl.lora import adapter_size
 from rl.ranked_folder import RankedFolder
 from rl.ranks import ALONE, Ranks, find_ranks
@@ -194,7 +194,8 @@ def _start(config: RunConfig, run: Trainer, data: Data, state: RunState) -> None
 
 def _finish(config: RunConfig, run: Trainer, data: Data, state: RunState) -> None:
     """Measure the result, write it as a plain checkpoint, and show before and after."""
-    synchronise(run, state.updates, Clock(report=run.report))
+    result = _result(config, run, state)
+    synchronise(run, result.updates, Clock(report=run.report))
     measure(config.test, run, data, "trained")
     final, ranks = run.folder.path / "final", run.policy.ranks
     if not ranks.from_first(final.exists):
@@ -204,6 +205,19 @@ def _finish(config: RunConfig, run: Trainer, data: Data, state: RunState) -> Non
             if folder:
                 data.renderer.tokenizer.save_pretrained(folder)
     show_result(run.folder, state)
+
+
+def _result(config: RunConfig, run: Trainer, last: RunState) -> RunState:
+    """The state that the run results in; the policy then holds its weights."""
+    if config.train.final == "last":
+        return last
+    best = run.folder.best_checkpoint(config.train.best_by)
+    if best is None:
+        print(f"no round has {config.train.best_by} on the validation split: the last is the result")
+        return last
+    state = load_checkpoint(run.folder.path / "checkpoints" / best, run.policy)
+    print(f"the result is {best}, the best on the validation split by {config.train.best_by}")
+    return state
 
 
 def measure(config: EvalConfig, run: Trainer, data: Data, label: str) -> None:

@@ -157,6 +157,10 @@ def _check_rounds(config: RunConfig) -> None:
             f"train.updates_per_round is {train.updates_per_round}, but a round has only "
             f"{train.problems_per_round} groups; each update needs a whole group"
         )
+    if train.final == "best" and not train.evaluate_every:
+        raise ValueError(
+            "train.final is best, but nothing is evaluated on the way: give train.evaluate_every"
+        )
     if not 0.0 < train.temperature < math.inf:
         raise ValueError(
             f"train.temperature is {train.temperature}: a group is drawn, so use more than 0"

@@ -57,6 +57,8 @@ class TrainConfig:
     """Rounds between evaluations on the validation split, each with a checkpoint; 0 for none."""
     best_by: Literal["pass_at_1", "pass_at_k", "maj_at_k"] = "pass_at_1"
     """The metric of the validation split by which the best checkpoint is kept."""
+    final: Literal["last", "best"] = "last"
+    """The run's result, the only one that the test split is read for: the last round's, or the best."""
     save_every: int = 10
     """Rounds between checkpoints: at most so many rounds of updates are repeated after a kill."""
     keep_last: int = 2

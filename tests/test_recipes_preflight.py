@@ -52,6 +52,7 @@ def test_presets_pass_and_draw_no_countdown_problems(name: str, monkeypatch: pyt
         ("train", {"group_size": 1}, "train.group_size is 1: .* use 2 or more"),
         ("train", {"num_rounds": 0}, "train.num_rounds is 0: use 1 or more"),
         ("train", {"keep_last": 0}, "train.keep_last is 0: use 1 or more"),
+        ("train", {"final": "best", "evaluate_every": 0}, "train.final is best, but nothing is"),
         ("train", {"updates_per_round": 99}, "train.updates_per_round is 99, but a round has only"),
         ("train", {"temperature": 0.0}, "train.temperature is 0.0: .* more than 0"),
         ("train", {"max_tokens": ()}, "train.max_tokens is"),

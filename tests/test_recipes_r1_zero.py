@@ -31,6 +31,8 @@ def finished(tiny_model, tmp_path_factory):
         "--validation.max-tokens",
         "16",
     ]
+    words += ["--train.evaluate-every", "1", "--train.final", "best"]
+    words += ["--validation.num-problems", "4", "--validation.num-samples", "2"]
     words += ["--track.to", "tensorboard"] if TENSORBOARD else []
     settings = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "0", "COLUMNS": "100"}
     done = subprocess.run(
@@ -56,7 +58,7 @@ def test_rounds_use_the_papers_template_and_the_growing_limit(finished):
     from rollouts.records import read_groups
 
     folder, _ = finished
-    rounds = [read_groups(path) for path in sorted((folder / "rollouts").iterdir())]
+    rounds = [read_groups(path) for path in sorted((folder / "rollouts").glob("round-*"))]
     limits = [{r.response.max_tokens for g in groups for r in g.rollouts} for groups in rounds]
     assert limits == [{16}, {24}]  # two updates a round; the limit grows at update 2
     versions = [{r.versions[0][0] for g in groups for r in g.rollouts} for groups in rounds]
@@ -98,6 +100,24 @@ def test_tensorboard_was_told_what_metrics_jsonl_holds(finished):
         told = [(event.step, event.value) for event in events.Scalars(name)]
         held = [(row["round"], pytest.approx(row[name], rel=1e-6)) for row in rows if name in row]
         assert told == held, name
+
+
+def test_the_result_is_the_earliest_of_the_best_rounds(finished):
+    from safetensors.torch import load_file
+
+    folder, printed = finished
+    scores = [
+        json.loads((folder / "eval" / f"round-00000{i}.json").read_text())["pass_at_1"]
+        for i in (1, 2)
+    ]
+    best = 1 + scores.index(max(scores))
+    assert f"the result is round-00000{best}, the best on the validation split" in printed
+    masters = load_file(folder / "checkpoints" / f"round-00000{best}" / "master.safetensors")
+    final = load_file(folder / "final" / "model.safetensors")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert final[name].equal(masters[name])
+    other = load_file(folder / "checkpoints" / f"round-00000{3 - best}" / "master.safetensors")
+    assert not final[name].equal(other[name])
 
 
 def test_eval_json_holds_both_rows_and_their_difference(finished):

@@ -91,7 +91,7 @@ def sharded(tiny_model, place):
 
 
 def token_ids(folder):
-    rounds = sorted((folder / "rollouts").iterdir())
+    rounds = sorted((folder / "rollouts").glob("round-*"))
     return [r.token_ids for path in rounds for g in read_groups(path) for r in g.rollouts]
 
 
