@@ -194,7 +194,7 @@ def _start(config: RunConfig, run: Trainer, data: Data, state: RunState) -> None
 
 def _finish(config: RunConfig, run: Trainer, data: Data, state: RunState) -> None:
     """Measure the result, write it as a plain checkpoint, and show before and after."""
-    result = _result(config, run, state)
+    result = result_of(config, run, state)
     synchronise(run, result.updates, Clock(report=run.report))
     measure(config.test, run, data, "trained")
     final, ranks = run.folder.path / "final", run.policy.ranks
@@ -207,13 +207,15 @@ def _finish(config: RunConfig, run: Trainer, data: Data, state: RunState) -> Non
     show_result(run.folder, state)
 
 
-def _result(config: RunConfig, run: Trainer, last: RunState) -> RunState:
+def result_of(config: RunConfig, run: Trainer, last: RunState) -> RunState:
     """The state that the run results in; the policy then holds its weights."""
     if config.train.final == "last":
         return last
     best = run.folder.best_checkpoint(config.train.best_by)
     if best is None:
-        print(f"no round has {config.train.best_by} on the validation split: the last is the result")
+        print(
+            f"no round has {config.train.best_by} on the validation split: the last is the result"
+        )
         return last
     state = load_checkpoint(run.folder.path / "checkpoints" / best, run.policy)
     print(f"the result is {best}, the best on the validation split by {config.train.best_by}")

@@ -116,8 +116,6 @@ def test_the_result_is_the_earliest_of_the_best_rounds(finished):
     final = load_file(folder / "final" / "model.safetensors")
     name = "model.layers.0.self_attn.q_proj.weight"
     assert final[name].equal(masters[name])
-    other = load_file(folder / "checkpoints" / f"round-00000{3 - best}" / "master.safetensors")
-    assert not final[name].equal(other[name])
 
 
 def test_eval_json_holds_both_rows_and_their_difference(finished):
