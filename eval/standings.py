@@ -35,7 +35,7 @@ class Standing:
 
     Attributes:
         trial: Of what was asked, by its name.
-        label: Of the row.
+        label: Of the row, such as "model (chat)".
         counts: One a problem, in the trial's order.
         pass_at_1: Mean over problems of the correct among their graded samples.
         pass_at_1_interval: 95%, over problems (`eval.intervals.mean_interval`).
@@ -60,6 +60,11 @@ class Standing:
     maj_at: dict[int, float]
     maj_method: dict[int, str]
     rates: SampleRates
+
+    @property
+    def subject(self) -> str:
+        """Who was measured: "against", "model", "model-2", ..."""
+        return self.trial.partition("/")[0]
 
     def to_json(self) -> dict[str, Any]:
         """Values that `json.dumps` writes; the k that are single draws are named."""

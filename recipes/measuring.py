@@ -40,8 +40,6 @@ from rollouts.rollout import Completion, Request
 
 logger = logging.getLogger(__name__)
 
-BEST = ", best template"
-
 
 @dataclass(kw_only=True)
 class Session:
@@ -101,11 +99,10 @@ def evaluate(config: EvaluateConfig, path: Path, *, resume: bool) -> None:
 
 def _conclude(session: Session, standings: Sequence[Standing], asked: dict[str, Any]) -> None:
     """Compare, write results.json and report.md, and show the tables."""
-    config, made_with = session.asking.config, versions()
-    rows = comparisons(standings, config.models)
-    spread = spreads(standings, config.models)
+    made_with = versions()
+    rows, spread = comparisons(standings), spreads(standings)
     overlap = {
-        subject.name: training_overlap(subject.run, session.asking.benchmarks)
+        subject.label: training_overlap(subject.run, session.asking.benchmarks)
         for subject in session.asking.subjects
         if subject.run
     }
@@ -118,10 +115,10 @@ def _conclude(session: Session, standings: Sequence[Standing], asked: dict[str, 
         training_overlap=overlap,
         streams=session.streams,
         versions=made_with,
-        config=asdict(config),
+        config=asdict(session.asking.config),
     )
     said = [*notes(session), *reading_notes(standings), *spread_lines(spread, rows)]
-    lines = (overlap_line(s.label, s, overlap[s.label]) for s in standings if s.label in overlap)
+    lines = (overlap_line(s, overlap[s.subject]) for s in standings if s.subject in overlap)
     said += dict.fromkeys(line for line in lines if line)
     text = report(standings, rows, said, asked=asked, versions=made_with)
     session.folder.write_results(results, text)
@@ -136,15 +133,19 @@ def measure(session: Session, subject: Subject) -> list[Standing]:
     engine = LazyEngine(session, subject, [*own, *probes.values(), *wholes])
     try:
         engine.run([*own, *probes.values()])
-        standings = [session.standing(trial, subject.name) for trial in own]
+        standings = [session.standing(t, f"{subject.label} ({subject.template})") for t in own]
         if probes:
             best = [_best(session, subject, each, probes) for each in asking.benchmarks]
-            trials = [
-                asking.trial(subject, each, template)
+            better = [
+                (asking.trial(subject, each, template), template)
                 for each, template in zip(asking.benchmarks, best, strict=True)
+                if template != subject.template
             ]
-            engine.run(trials)
-            standings += [session.standing(trial, subject.name + BEST) for trial in trials]
+            engine.run([trial for trial, _ in better])
+            standings += [
+                session.standing(trial, f"{subject.label} (best: {template})")
+                for trial, template in better
+            ]
     finally:
         engine.close()
     return standings
@@ -208,16 +209,15 @@ def notes(session: Session) -> list[str]:
     """What a reader of the table must know: protocol, prompts, benchmarks, chosen templates."""
     asking = session.asking
     sampling = asking.protocol.sampling
-    lines = [
+    lines = [f"{subject.label} is {subject.name}" for subject in asking.subjects]
+    lines += [
         f"Protocol {asking.protocol.name}{_changed(asking)}: temperature {sampling.temperature:g}, top-p "
-        f"{sampling.top_p:g}, at most {sampling.max_tokens} tokens, seed {asking.config.seed}; "
-        + ", ".join(f"{subject.name} in template {subject.template}" for subject in asking.subjects)
-        + "."
+        f"{sampling.top_p:g}, at most {sampling.max_tokens} tokens, seed {asking.config.seed}"
     ]
     lines += [f"{each.name}: {note}" for each in asking.benchmarks for note in each.notes]
     lines += [
         f"{name}: the best template of {found['model']} is {found['chosen']}, chosen on "
-        f"{found['num_problems']} {found['chosen_on']}."
+        f"{found['num_problems']} {found['chosen_on']}"
         for name, found in session.best_templates.items()
     ]
     return lines
@@ -253,14 +253,13 @@ def _best(
     """The template with the highest pass@1 on the probe, the subject's own if it is among them."""
     tried = {template: trial for (name, template), trial in probes.items() if name == each.name}
     scores = {
-        template: session.standing(trial, subject.name).pass_at_1
-        for template, trial in tried.items()
+        template: session.standing(trial, template).pass_at_1 for template, trial in tried.items()
     }
     best = max(scores, key=lambda template: (scores[template], template == subject.template))
     measured = {problem.id for problem in each.problems}
     apart = not any(p.id in measured for p in session.asking.probes[each.name].problems)
     session.best_templates[each.name] = {
-        "model": subject.name,
+        "model": subject.label,
         "chosen": best,
         "pass_at_1": scores,
         "num_problems": len(next(iter(tried.values())).problems),

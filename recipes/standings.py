@@ -13,26 +13,26 @@ from eval.estimators import TIE_RULE, is_single_draw
 from eval.intervals import MIN_SEEDS, SEEDS_NOTE, SeedSpread, agree, over_seeds
 from eval.standings import Comparison, Standing, compared
 
+AGAINST = "against"
 MAX_NAMED = 5
 """So many of the problems that changed are named on the screen; results.json holds all."""
 
 
-def comparisons(standings: Sequence[Standing], models: Sequence[str]) -> list[Comparison]:
-    """Each model's rows against every measurement of the other one on that benchmark, in order."""
-    others = {each.trial: each for each in reversed(standings) if each.label not in models}
+def comparisons(standings: Sequence[Standing]) -> list[Comparison]:
+    """Each model's rows beside every measurement of `against` on that benchmark, in order."""
     return [
         compared(before, after)
-        for before in reversed(others.values())
+        for before in standings
         for after in standings
-        if after.label in models and after.benchmark == before.benchmark
+        if before.subject == AGAINST != after.subject and after.benchmark == before.benchmark
     ]
 
 
-def spreads(standings: Sequence[Standing], models: Sequence[str]) -> dict[str, SeedSpread]:
+def spreads(standings: Sequence[Standing]) -> dict[str, SeedSpread]:
     """By benchmark, pass@1 over models that are training seeds of one recipe; empty for one model."""
     found: dict[str, list[float]] = {}
     for each in standings:
-        if each.label in models:
+        if each.subject != AGAINST:
             found.setdefault(each.benchmark, []).append(each.pass_at_1)
     return {name: over_seeds(values) for name, values in found.items() if len(values) > 1}
 

@@ -40,8 +40,8 @@ def training_overlap(run: Path, benchmarks: Sequence[Benchmark]) -> Found | str:
     return found
 
 
-def overlap_line(model: str, standing: Standing, found: Found | str) -> str | None:
-    """What a reader of the table must know of one model and benchmark; None if nothing."""
+def overlap_line(standing: Standing, found: Found | str) -> str | None:
+    """What a reader of the table must know of one row; None if nothing."""
     if isinstance(found, str):
         return found
     record = found[standing.benchmark]
@@ -56,7 +56,7 @@ def overlap_line(model: str, standing: Standing, found: Found | str) -> str | No
     )
     return (
         f"{standing.benchmark}: {record['num_overlapping']} of {record['num_problems']} problems "
-        f"share {NGRAM_WORDS} words in a row with the training problems of {model}; {rest}"
+        f"share {NGRAM_WORDS} words in a row with the training problems of {standing.subject}; {rest}"
     )
 
 

@@ -153,7 +153,8 @@ def test_two_models_are_paired_and_the_base_has_its_best_template_too(run, tiny_
     assert run.built == [other, tiny_model]
     found = results()
     labels = [standing["label"] for standing in found["standings"]]
-    assert labels == [str(other), f"{other}, best template", str(tiny_model)]
+    assert labels == ["against (plain)", "against (best: r1_zero)", "model (chat)"]
+    assert f"against is {other}" in shown.splitlines()
     base, best, model = found["standings"]
     assert (base["pass_at_1"], best["pass_at_1"]) == (0.0, 1.0)
     assert best["trial"] == "against/r1_zero/sums"
@@ -166,7 +167,7 @@ def test_two_models_are_paired_and_the_base_has_its_best_template_too(run, tiny_
     assert (set(first["gained"]), first["lost"]) == (gained, [])
     assert (second["gained"], set(second["lost"])) == ([], ids - gained)
     assert 0 < second["p_value"] <= 1
-    assert f"sums, {other} to {tiny_model}:" in " ".join(shown.split())
+    assert "sums, against (plain) to model (chat): +" in " ".join(shown.split())
     assert "best template of" in shown
 
 
@@ -181,7 +182,7 @@ def test_models_side_by_side_with_their_spread(run, tiny_model: Path, other: Pat
     assert code == 0, run.said
     assert run.built == [other, tiny_model, third]
     found = results()
-    assert [row["after"] for row in found["comparisons"]] == [str(tiny_model), str(third)]
+    assert [row["after"] for row in found["comparisons"]] == ["model (plain)", "model-2 (plain)"]
     assert found["over_models"]["sums"] == {
         "mean": 1.0, "std": 0.0, "lowest": 1.0, "highest": 1.0, "num_seeds": 2
     }  # fmt: skip
@@ -236,14 +237,12 @@ def test_what_training_asked_is_told(run, tiny_model: Path, folder: Path):
     words = ("--benchmarks", "asked.jsonl:prompt=question:answer=gold:id=id", "--max-tokens", "16")
     code, shown, _ = run(run_folder, *words, "--run-folder", "out", "--scoring.workers", "1")
     assert code == 0, run.said
-    overlap = results()["training_overlap"][str(run_folder)]["asked"]
+    overlap = results()["training_overlap"]["model"]["asked"]
     train = {problem.id for problem in task.problems("train")}
     assert overlap["num_training"] == len(train)
     pairs = {(pair["training"], pair["benchmark"]) for pair in overlap["overlaps"]}
     assert pairs
-    assert "share 10 words in a row with the training problems of runs/mine" in " ".join(
-        shown.split()
-    )
+    assert "share 10 words in a row with the training problems of model;" in " ".join(shown.split())
     gone = replace(config, task=replace(task, path="gone.jsonl"))
     (run_folder / "config.yaml").write_text(to_yaml(gone))
     code, shown, _ = run(run_folder, *words, "--run-folder", "out2", "--scoring.workers", "1")
