@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from eval.estimators import SINGLE_DRAW_FACTOR, answer_key, majority_at_k, pass_at_k
-from eval.intervals import Interval, mean_interval
+from eval.estimators import answer_key, is_single_draw
+from eval.intervals import Interval
+from eval.problem_counts import ProblemCount, maj_at, pass_at, pass_at_1, problem_counts
 from eval.rates import sample_rates
-from eval.voting import answer_classes
 from rewards.problem import Problem, Response, RewardFn, Verdict
 from rewards.scorer import Scorer, scored_in_order
 from rollouts.rollout import Request, Sampling
@@ -51,19 +51,6 @@ class EvalConfig:
             top_p=self.top_p,
             top_k=self.top_k,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProblemCount:
-    """What the graded samples of one problem came to.
-
-    Example: 8 samples, of which one failed in the grader and 3 are correct:
-    `ProblemCount(id="arithmetic/add/3+5", num_graded=7, num_correct=3)`.
-    """
-
-    id: str
-    num_graded: int
-    num_correct: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +99,7 @@ class EvalResult:
     @property
     def is_single_draw(self) -> bool:
         """True if n < 4k: pass@k and maj@k are then too noisy to compare."""
-        return self.num_samples < SINGLE_DRAW_FACTOR * self.k
+        return is_single_draw(self.num_samples, self.k)
 
     def to_json(self) -> dict[str, Any]:
         """Values that `json.dumps` writes, with the label of the estimates spelled out."""
@@ -134,7 +121,7 @@ class _Sample:
     """What is kept of a graded completion; its text is dropped."""
 
     verdict: Verdict
-    vote: str | None
+    answer: str | None
     num_tokens: int
     truncated: bool
 
@@ -254,7 +241,7 @@ def _graded(
     votes = answer_of is not None and verdict not in (Verdict.NO_ANSWER, Verdict.MALFORMED)
     return _Sample(
         verdict=verdict,
-        vote=answer_of(response.full_text) if votes else None,
+        answer=answer_of(response.full_text) if votes else None,
         num_tokens=response.num_tokens,
         truncated=response.finish == "length",
     )
@@ -264,27 +251,17 @@ def _estimates(
     problems: Sequence[Problem], samples: Sequence[_Sample], k: int, voting: bool
 ) -> dict[str, Any]:
     """The fields of EvalResult that are estimated a problem at a time."""
-    num_samples = len(samples) // len(problems)
-    counts, passes, majorities = [], [], []
-    for i, problem in enumerate(problems):
-        drawn = samples[i * num_samples : (i + 1) * num_samples]
-        graded = [sample for sample in drawn if not sample.verdict.is_ours]
-        correct = [sample.verdict is Verdict.CORRECT for sample in graded]
-        counts.append(ProblemCount(id=problem.id, num_graded=len(graded), num_correct=sum(correct)))
-        if len(graded) >= k:
-            passes.append(pass_at_k(len(graded), sum(correct), k))
-            classes = answer_classes([sample.vote for sample in graded]).of_sample
-            majorities.append(majority_at_k(classes, correct, k))
-    fractions = [count.num_correct / count.num_graded for count in counts if count.num_graded]
-    if not fractions:
-        verdicts = sorted({sample.verdict for sample in samples})
-        raise RuntimeError(f"no sample could be graded ({', '.join(verdicts)}); fix the grader")
+    size = len(samples) // len(problems)
+    drawn = [samples[i : i + size] for i in range(0, len(samples), size)]
+    counts = problem_counts([problem.id for problem in problems], drawn)
+    mean, interval = pass_at_1(counts)
+    majority = maj_at(drawn, (k,)) if voting else {}
     return {
-        "counts": tuple(counts),
-        "pass_at_1": sum(fractions) / len(fractions),
-        "pass_at_1_interval": mean_interval(fractions),
-        "pass_at_k": sum(passes) / len(passes) if passes else None,
-        "maj_at_k": sum(majorities) / len(majorities) if majorities and voting else None,
+        "counts": counts,
+        "pass_at_1": mean,
+        "pass_at_1_interval": interval,
+        "pass_at_k": pass_at(counts).get(k),
+        "maj_at_k": majority[k][0] if k in majority else None,
     }
 
 

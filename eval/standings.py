@@ -7,23 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
-from eval.completions import Grade, Store
-from eval.estimators import (
-    default_ks,
-    is_single_draw,
-    majority_at_k,
-    majority_method,
-    pass_at_every_k,
-)
-from eval.evaluate import ProblemCount
-from eval.intervals import Interval, mean_interval, paired_interval
+from eval.completions import Store
+from eval.estimators import default_ks, is_single_draw
+from eval.intervals import Interval, paired_interval
 from eval.paired import changed, paired_p_value
+from eval.problem_counts import ProblemCount, maj_at, pass_at, pass_at_1, problem_counts
 from eval.rates import SampleRates, sample_rates
 from eval.trials import Trial
-from eval.voting import Same, answer_classes, same_answer
-from rewards.problem import Verdict
+from eval.voting import Same, same_answer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,16 +84,10 @@ def standing_of(
     grades = [store.grades[key] for key in keys]
     size = trial.num_samples
     drawn = [grades[i : i + size] for i in range(0, len(grades), size)]
-    graded = [[grade for grade in group if not grade.verdict.is_ours] for group in drawn]
-    counts = tuple(
-        ProblemCount(id=problem.id, num_graded=len(group), num_correct=sum(_correct(group)))
-        for problem, group in zip(trial.problems, graded, strict=True)
-    )
-    fractions = [count.num_correct / count.num_graded for count in counts if count.num_graded]
-    if not fractions:
-        raise RuntimeError(f"no completion of {trial.name} could be graded; mend the grader")
+    counts = problem_counts([problem.id for problem in trial.problems], drawn)
+    mean, interval = pass_at_1(counts)
     chosen = tuple(ks) or default_ks(size)
-    majorities = _maj_at(graded, chosen, same) if trial.answer_of else {}
+    majorities = maj_at(drawn, chosen, same) if trial.answer_of else {}
     return Standing(
         trial=trial.name,
         label=label,
@@ -110,10 +95,10 @@ def standing_of(
         num_problems=len(trial.problems),
         num_samples=size,
         counts=counts,
-        pass_at_1=sum(fractions) / len(fractions),
-        pass_at_1_interval=mean_interval(fractions),
+        pass_at_1=mean,
+        pass_at_1_interval=interval,
         ks=chosen,
-        pass_at=_pass_at(counts),
+        pass_at=pass_at(counts),
         maj_at={k: value for k, (value, _) in majorities.items()},
         maj_method={k: method for k, (_, method) in majorities.items()},
         rates=sample_rates(
@@ -122,38 +107,6 @@ def standing_of(
             truncated=[store.completions[key].finish == "length" for key in keys],
         ),
     )
-
-
-def _correct(group: Sequence[Grade]) -> list[bool]:
-    return [grade.verdict is Verdict.CORRECT for grade in group]
-
-
-def _pass_at(counts: Sequence[ProblemCount]) -> dict[int, float]:
-    """pass@k for every k that a problem has samples for; problems may differ in what was graded."""
-    sizes = sorted({count.num_graded for count in counts} - {0})
-    sums, problems = np.zeros(sizes[-1]), np.zeros(sizes[-1])
-    for size in sizes:
-        correct = [count.num_correct for count in counts if count.num_graded == size]
-        sums[:size] += pass_at_every_k(size, correct).sum(axis=0)
-        problems[:size] += len(correct)
-    return {k + 1: float(value) for k, value in enumerate(sums / problems)}
-
-
-def _maj_at(
-    graded: Sequence[Sequence[Grade]], ks: Sequence[int], same: Same
-) -> dict[int, tuple[float, str]]:
-    """By k, the mean over problems with k graded samples, and how it was computed."""
-    classes = [
-        answer_classes([grade.answer for grade in group], same).of_sample for group in graded
-    ]
-    found = {}
-    for k in ks:
-        enough = [(v, group) for v, group in zip(classes, graded, strict=True) if len(group) >= k]
-        if enough:
-            mean = sum(majority_at_k(votes, _correct(g), k) for votes, g in enough) / len(enough)
-            resampled = any(majority_method(votes, k) == "resampled" for votes, _ in enough)
-            found[k] = (mean, "resampled" if resampled else "exact")
-    return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -254,7 +254,7 @@ def test_a_sampler_that_loses_or_repeats_is_caught(spoil, message):
 
 
 def test_mistakes_are_named():
-    with pytest.raises(RuntimeError, match=r"no sample could be graded \(grader_error\)"):
+    with pytest.raises(RuntimeError, match="no sample could be graded"):
         run({"a": ["!", "!"]})
     with pytest.raises(ValueError, match="k=3 must be from 1 to num_samples=2"):
         run({"a": ["8", "8"]}, k=3)

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from eval.estimators import pass_at_k
-from eval.evaluate import SINGLE_DRAW_FACTOR
+from eval.estimators import SINGLE_DRAW_FACTOR, pass_at_k
 from eval.intervals import mean_interval
 from rewards.problem import Verdict
 from rollouts.rollout import Group

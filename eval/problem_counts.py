@@ -1,0 +1,94 @@
+"""From the graded samples of each problem to estimates over problems: pass@1, pass@k, maj@k."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from eval.estimators import majority_at_k, majority_method, pass_at_every_k
+from eval.intervals import Interval, mean_interval
+from eval.voting import Same, answer_classes, same_answer
+from rewards.problem import Verdict
+
+
+class Graded(Protocol):
+    """A sample's verdict, and the answer that it votes for."""
+
+    @property
+    def verdict(self) -> Verdict: ...
+    @property
+    def answer(self) -> str | None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProblemCount:
+    """What the graded samples of one problem came to.
+
+    Example: 8 samples, of which one failed in the grader and 3 are correct:
+    `ProblemCount(id="arithmetic/add/3+5", num_graded=7, num_correct=3)`.
+    """
+
+    id: str
+    num_graded: int
+    num_correct: int
+
+
+def problem_counts(
+    ids: Sequence[str], samples: Sequence[Sequence[Graded]]
+) -> tuple[ProblemCount, ...]:
+    """One a problem; samples whose grading failed on our side are in none of the counts."""
+    return tuple(
+        ProblemCount(id=id_, num_graded=len(graded), num_correct=sum(_correct(graded)))
+        for id_, graded in zip(ids, map(_graded, samples), strict=True)
+    )
+
+
+def pass_at_1(counts: Sequence[ProblemCount]) -> tuple[float, Interval]:
+    """The mean over problems of the correct among their graded samples, and its interval.
+
+    Raises:
+        RuntimeError: Nothing was graded.
+    """
+    fractions = [count.num_correct / count.num_graded for count in counts if count.num_graded]
+    if not fractions:
+        raise RuntimeError("no sample could be graded; mend the grader")
+    return sum(fractions) / len(fractions), mean_interval(fractions)
+
+
+def pass_at(counts: Sequence[ProblemCount]) -> dict[int, float]:
+    """pass@k for every k that a problem has graded samples for, the mean over these problems."""
+    sizes = sorted({count.num_graded for count in counts} - {0})
+    sums, problems = np.zeros(sizes[-1]), np.zeros(sizes[-1])
+    for size in sizes:
+        correct = [count.num_correct for count in counts if count.num_graded == size]
+        sums[:size] += pass_at_every_k(size, correct).sum(axis=0)
+        problems[:size] += len(correct)
+    return {k + 1: float(value) for k, value in enumerate(sums / problems)}
+
+
+def maj_at(
+    samples: Sequence[Sequence[Graded]], ks: Sequence[int], same: Same = same_answer
+) -> dict[int, tuple[float, str]]:
+    """By k, maj@k as the mean over problems with k graded samples, and how it was computed.
+
+    "exact", or "resampled" if it is so for any problem.
+    """
+    groups = [_graded(group) for group in samples]
+    classes = [answer_classes([each.answer for each in group], same).of_sample for group in groups]
+    found = {}
+    for k in ks:
+        enough = [(v, group) for v, group in zip(classes, groups, strict=True) if len(group) >= k]
+        if enough:
+            mean = sum(majority_at_k(votes, _correct(g), k) for votes, g in enough) / len(enough)
+            resampled = any(majority_method(votes, k) == "resampled" for votes, _ in enough)
+            found[k] = (mean, "resampled" if resampled else "exact")
+    return found
+
+
+def _graded(group: Sequence[Graded]) -> list[Graded]:
+    return [each for each in group if not each.verdict.is_ours]
+
+
+def _correct(group: Sequence[Graded]) -> list[bool]:
+    return [each.verdict is Verdict.CORRECT for each in group]
