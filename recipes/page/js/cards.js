@@ -13,7 +13,8 @@ function card(round, rollout, sample, { colouring, match, told }) {
     el("header", {},
       el("span", { class: "verdict", css: { "--v": verdictFill(Math.max(0, place)) } }, `${VERDICT_SIGNS[Math.max(0, place)] ?? "!"} ${VERDICTS[place]?.[1] ?? rollout.verdict}`),
       el("b", { class: "value" }, shown(rollout.value)),
-      el("span", { class: "soft" }, `#${sample + 1} · ${counted(rollout.sampled, "token")}${rollout.finish === "length" ? ` · cut off at ${rollout.limit}` : ""}`)),
+      el("a", { class: "soft", href: linkTo({ ...app.view, sample }), title: "a link to this completion" }, `#${sample + 1}`),
+      el("span", { class: "soft" }, `${counted(rollout.sampled, "token")}${rollout.finish === "length" ? ` · cut off at ${rollout.limit}` : ""}`)),
     parts.length > 1 || (parts[0] && parts[0][1] !== rollout.value)
       ? el("p", { class: "parts" }, parts.map(([name, value]) => el("span", {}, el("span", { text: name }), " ", el("b", {}, shown(value))))) : null,
     body,

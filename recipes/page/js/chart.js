@@ -9,8 +9,9 @@ const DASHES = ["", "6 3", "2 3", "8 3 2 3"];
  * series: [{label, colour, dash, xs, ys, low, high}]; options: {unit, zero, log, smooth, xLabel, name}.
  */
 function chart(series, options) {
+  if (options.unit === "bytes") series = series.map((one) => ({ ...one, ys: one.ys.map((y) => y / 2 ** 30) }));
   const legend = el("ul", { class: "legend" });
-  const plot = el("div", { class: "plot", tabindex: 0, role: "img",
+  const plot = el("div", { class: "plot", tabindex: 0, role: "application", "aria-roledescription": "chart", id: `plot-${options.name}`,
     "aria-label": `${options.name}: ${series.map(spoken(options)).join("; ")}. Arrow keys read values.` });
   const box = el("div", { class: "chart" }, plot, legend);
   const drawn = { at: null };
@@ -50,7 +51,7 @@ function chart(series, options) {
 
 const spoken = (options) => (one) => {
   const last = one.ys.findLast((y) => y !== null);
-  return `${plain(one.label)} last ${shown(last, options.unit)}`;
+  return `${plain(one.label)} last ${shown(last, options.unit)}`.trim();
 };
 
 /** Call `draw` when a node comes into view, and again when its width changes. */
@@ -128,7 +129,6 @@ function picture(series, options, frame) {
 }
 
 function axisText(value, unit) {
-  if (unit === "bytes") return shown(value / 2 ** 30);
   if (unit === "frac") return shown(value, "frac");
   const size = Math.abs(value);
   if (size >= 1e6) return `${shown(value / 1e6)}M`;
@@ -214,7 +214,7 @@ function readout(series, options, legend, frame, rule, x) {
   };
   const names = [...new Set(series.map((one) => one.label))];
   legend.replaceChildren(...names.map((name) =>
-    el("li", {}, el("span", { class: "name", text: name }), series.filter((one) => one.label === name).map(told))));
+    el("li", {}, name ? el("span", { class: "name", text: name }) : null, series.filter((one) => one.label === name).map(told))));
   const at = x === null ? null : nearestX(series, x);
   rule.setAttribute("visibility", at === null ? "hidden" : "visible");
   if (at !== null) { rule.setAttribute("x1", frame.toX(at)); rule.setAttribute("x2", frame.toX(at)); }

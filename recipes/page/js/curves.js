@@ -45,7 +45,7 @@ function seriesOf(panel) {
   const many = metrics.length > 1;
   const series = named.map((one) => ({
     ...one,
-    label: many ? one.short : one.run,
+    label: many ? one.short : app.state.runs.length > 1 ? one.run : "",
     colour: many && panel.prefix === "verdict/" ? verdictColour(one.short) : slotColour(many ? metrics.indexOf(one.metric) : one.runPlace),
     dash: DASHES[(many ? one.runPlace : 0) % DASHES.length],
   }));
@@ -73,7 +73,7 @@ function metricSeries(panel) {
 }
 
 function shortName(metric, prefix) {
-  const short = prefix ? metric.slice(prefix.length) : metric.replace(/^[a-z]+\//, "");
+  const short = prefix ? metric.slice(prefix.length) : metric.replace(/^[a-z]+\//, "").replace(/_(s|frac)$/, "").replaceAll("_", " ");
   return prefix === "verdict/" ? (VERDICTS.find(([name]) => name === short) ?? [0, short])[1] : short;
 }
 
@@ -83,7 +83,7 @@ function verdictPlace(metric) {
 
 function verdictColour(short) {
   const place = VERDICTS.findIndex(([, told]) => told === short);
-  return place < 0 ? slotColour(0) : `var(--v${Math.min(place, 5)})`;
+  return place < 0 ? slotColour(0) : verdictFill(place);
 }
 
 /** Points of a metric over the chosen axis, missing ones left out. */
@@ -132,7 +132,7 @@ function moreMetrics(names) {
   const fill = () => host.replaceChildren(...names.map((name) =>
     panelFigure([{ title: name, meaning: "", names: [name], prefix: "", unit: name.endsWith("_s") ? "s" : name.endsWith("_frac") ? "frac" : "", zero: true },
       seriesOf({ names: [name], prefix: "" })])).filter(Boolean));
-  return el("details", { class: "more", on: { toggle: (e) => e.target.open && !host.firstChild && fill() } },
+  return el("details", { class: "more", id: "more-metrics", on: { toggle: (e) => e.target.open && !host.firstChild && fill() } },
     el("summary", {}, `${counted(names.length, "other metric")} (docs/numbers.md says what they are)`), host);
 }
 

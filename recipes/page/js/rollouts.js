@@ -40,8 +40,11 @@ async function refilter(changed) {
     openCurrent(run, entries, changed);
     return;
   }
-  show([], "searching …");
-  const found = await searched(number, entries, (some, done, of) => show([...some], `${counted(some.length, "group")} in ${done} of ${of} rounds searched`), () => mine !== browser.search || !browser.list.box.isConnected);
+  // A run that goes on is searched again: what was found stays until then.
+  const isNew = changed || !browser.list.entries.length;
+  if (isNew) show([], "searching …");
+  const progress = (some, done, of) => isNew && show([...some], `${counted(some.length, "group")} in ${done} of ${of} rounds searched`);
+  const found = await searched(number, entries, progress, () => mine !== browser.search || !browser.list.box.isConnected);
   if (!found) return;
   show(found, `${counted(found.length, "group")} found`);
   openCurrent(run, found, changed);
@@ -96,11 +99,12 @@ function drawGroup() {
         button("← previous", "p", () => move(-1)), button("next →", "n", () => move(1)), otherRounds(run, entry))),
     promptBlock(data, group),
     el("div", { class: "controls colours" }, colourings(data), sorting()),
-    el("p", { class: "meaning", id: "colour-means" }, colouringNote(data, group)),
-    el("div", { class: "cards" }, cardsOf(data, group, (text) => { told.textContent = plain(text); })),
+    el("p", { class: "meaning", id: "colour-means" }, colourScale(data.hasTokens ? colouringNow(data) : "none"), el("span", {}, colouringNote(data, group))),
+    el("div", { class: "cards" }, cardsOf(data, group, (parts) => told.replaceChildren(...parts.flatMap((part, i) => [i ? " · " : "", el("span", { text: part })])))),
     told);
-  const sample = viewNumber("sample", -1);
-  if (sample >= 0) document.getElementById(`sample-${sample}`)?.scrollIntoView({ block: "nearest" });
+  const linked = document.getElementById(`sample-${viewNumber("sample", -1)}`);
+  linked?.classList.add("linked");
+  linked?.scrollIntoView({ block: "nearest" });
 }
 
 function button(label, key, act) {
@@ -119,8 +123,8 @@ function otherRounds(run, entry) {
 function promptBlock(data, group) {
   const messages = typeof group.prompt === "string" ? [{ role: "problem", content: group.prompt }] : group.prompt;
   return el("div", { class: "prompt" },
-    messages.map((message) => el("div", {}, el("span", { class: "role", text: message.role }), el("div", { class: "text", dir: "auto", text: message.content }))),
-    el("div", {}, el("span", { class: "role" }, "answer"), el("div", { class: "text", dir: "auto", text: String(group.answer).slice(0, 2000) })),
+    messages.map((message) => el("div", {}, el("span", { class: "role", text: message.role ?? "" }), el("div", { class: "text", dir: "auto", text: asText(message.content) }))),
+    el("div", {}, el("span", { class: "role" }, "answer"), el("div", { class: "text", dir: "auto", text: asText(group.answer).slice(0, 2000) })),
     data.hasTokens && group.prompt_tokens ? el("details", {}, el("summary", {}, `as the model saw it, ${counted(group.prompt_tokens, "token")}`),
       el("div", { class: "text", dir: "auto", text: textsOf(data, group.firstId, group.prompt_tokens).join("") })) : null);
 }

@@ -2,7 +2,6 @@
 
 function runsPage() {
   const runs = app.state.runs;
-  if (!runs.length) return [el("p", { class: "empty" }, "Reading the runs …")];
   return [
     el("h1", {}, runs.length > 1 ? "Runs" : "Run"),
     el("div", { class: "run-cards" }, runs.map(runCard)),
@@ -61,6 +60,7 @@ function notesOf(run) {
   const broken = Object.entries(run.broken);
   if (broken.length) notes.push(`${counted(broken.length, "round")} cannot be read and are left out; round ${broken[0][0]}: ${broken[0][1]}`);
   if (run.unreadable) notes.push(`${counted(run.unreadable, "line")} of metrics.jsonl cannot be read.`);
+  if (run.ends_half && !app.state.serve) notes.push("The last line of metrics.jsonl is half-written and left out: the run is writing it, or was killed.");
   if (run.rounds.length && !run.has_tokens) notes.push("Its tokenizer is not on this machine: completions are shown as text, without their tokens.");
   if (run.has_tokens && !run.rounds.some((r) => r.trained)) notes.push("It kept no trainer logprobs (train.keep_logprobs): tokens have no ratio and no advantage.");
   return notes.length ? el("ul", { class: "notes" }, notes.map((text) => el("li", { text }))) : null;
@@ -120,8 +120,8 @@ function configDifferences(runs) {
   return section;
 }
 
-function settings(run) {
-  return el("details", {}, el("summary", {}, el("span", { text: run.name }), ": config.yaml and versions.json"),
+function settings(run, place) {
+  return el("details", { id: `settings-${place}` }, el("summary", {}, el("span", { text: run.name }), ": config.yaml and versions.json"),
     el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Settings" }, el("table", { class: "plain" }, el("tbody", {},
       [...flat(run.config), ...flat(run.versions)].map(([name, value]) =>
         el("tr", {}, el("th", { scope: "row", text: name }), el("td", { text: typeof value === "string" ? value : JSON.stringify(value) })))))));
