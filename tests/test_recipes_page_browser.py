@@ -161,6 +161,34 @@ def test_hostile_text_is_text(open_page, tmp_path, tokenizer):
     assert page.evaluate("document.baseURI").startswith("file:")
 
 
+def test_what_was_not_graded_is_neither_right_nor_wrong(open_page, tmp_path):
+    run = RunFolder.create(tmp_path / "run", "model: m\n", {})
+    rollout = Rollout(
+        token_ids=(0, 1),
+        sampled=(False, True),
+        logprobs=(0.0, -1.0),
+        response=Response(text="x", num_tokens=1, max_tokens=3),
+        score=Score(value=0.0, verdict=Verdict.SANDBOX_ERROR),
+        versions=((2, 1, 2),),
+    )
+    problem = Problem(id="p", prompt="?", answer="!", source="s")
+    run.write_round(0, [Group(problem=problem, rollouts=(rollout, rollout))])
+    run.log({"round": 0, "mismatch/abs": 0.01, "drift/abs": 0.02, "update/learning_rate": 4e-5})
+    run.close()
+    page = open_page(f"{save(run.path)}#map?order=round")
+    assert "none graded" in page.locator(".scale-line").text_content()
+    page.locator(".map").focus()
+    assert page.locator("main .told").text_content() == "Round 0, row 1: p · 0 of 0 right"
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".completion")
+    assert "0 of 0 right · weights v2" in page.locator(".group-head p").text_content()
+    assert "sandbox error" in page.locator(".verdict").first.text_content()
+    page.keyboard.press("2")
+    page.wait_for_selector(".panel .legend li")
+    legends = page.locator(".legend").all_text_contents()
+    assert "mismatch0.01drift0.02" in legends and "4e\u22125" in legends
+
+
 def test_tokens_join_to_the_text_and_half_characters_to_whole_ones(open_page, tmp_path):
     run = RunFolder.create(tmp_path / "run", "model: m\n", {})
     # The euro sign in three tokens of a byte each, then a line break and an end.
@@ -265,6 +293,10 @@ def test_filters_list_what_passes_and_stand_in_the_address(open_page, small):
     again.wait_for_selector(".tok.hit")
     heading = ".group-head h2"
     assert again.locator(heading).text_content() == page.locator(heading).text_content()
+    again.fill("#filter-problem", "no such problem")
+    again.click("#clear-filters")
+    again.wait_for_selector(f".count:text-is('{len(groups)} groups')")
+    assert "text=" not in again.url
 
 
 def test_a_link_leads_to_a_completion(open_page, small):
@@ -275,8 +307,12 @@ def test_a_link_leads_to_a_completion(open_page, small):
     assert page.locator(".group-head h2").text_content() == group.problem.id
     tokens = page.locator("#sample-1 .tok:not(.special)").all_text_contents()
     assert "".join(tokens) == group.rollouts[1].response.text
+    assert "linked" in page.locator("#sample-1").get_attribute("class")
+    page.click("#sample-3 header a")
+    page.wait_for_selector("#sample-3.linked")
+    assert "round=3&group=2&sample=3" in page.url
     gone = open_page(f"{address}#rollouts?round=77&group=0")
-    gone.wait_for_selector(".empty:text('Round 77, group 0 is not in this page')")
+    gone.wait_for_selector(".empty p:text('Round 77, group 0 is not in this page')")
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1024, "light"), (320, "dark")])
@@ -327,6 +363,9 @@ def test_several_runs_lie_over_one_another(open_page, tmp_path):
     page.wait_for_timeout(200)
     assert lines.count() == 1 and "hide=1" in page.url
     assert page.evaluate("document.activeElement.id") == "shown-run-1"  # focus survives a redraw
+    page.locator(".plot").first.focus()
+    page.evaluate("dispatchEvent(new HashChangeEvent('hashchange'))")
+    assert page.evaluate("document.activeElement.id") == "plot-Reward"
 
 
 def test_the_theme_can_be_chosen(open_page, small):

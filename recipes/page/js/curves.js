@@ -14,7 +14,7 @@ function curvesPage() {
   const rest = undescribed(described);
   const sections = [...new Set(panels.map(([panel]) => panel.section))].map((section) =>
     el("section", {}, el("h2", {}, section),
-      el("div", { class: "panels" }, panels.filter(([p]) => p.section === section).map(panelFigure))));
+      el("div", { class: app.state.runs.length > 1 ? "panels wide" : "panels" }, panels.filter(([p]) => p.section === section).map(panelFigure))));
   if (!panels.length) sections.push(el("p", { class: "empty" }, "No round is logged yet."));
   if (rest.length) sections.push(moreMetrics(rest));
   return [el("h1", {}, "Curves"), controls, ...sections];
@@ -64,17 +64,21 @@ function metricSeries(panel) {
     if (dropped) names = names.sort((a, b) => size(b) - size(a)).slice(0, MOST_SERIES);
     else names.sort((a, b) => verdictPlace(a) - verdictPlace(b));
   }
-  const series = names.flatMap((metric) => runs.flatMap(([run, runPlace]) => {
-    const one = { metric, short: shortName(metric, panel.prefix), run: run.name, runPlace, ...pointsOf(run, metric) };
+  const short = shortNames(names, panel.prefix);
+  const series = names.flatMap((metric, i) => runs.flatMap(([run, runPlace]) => {
+    const one = { metric, short: short[i], run: run.name, runPlace, ...pointsOf(run, metric) };
     if (metric === "eval/pass_at_1") Object.assign(one, evaluationBand(run, one));
     return one.xs.length ? [one] : [];
   }));
   return Object.assign(series, { dropped });
 }
 
-function shortName(metric, prefix) {
-  const short = prefix ? metric.slice(prefix.length) : metric.replace(/^[a-z]+\//, "").replace(/_(s|frac)$/, "").replaceAll("_", " ");
-  return prefix === "verdict/" ? (VERDICTS.find(([name]) => name === short) ?? [0, short])[1] : short;
+/** What tells the metrics of a panel apart. */
+function shortNames(names, prefix) {
+  if (prefix === "verdict/") return names.map((name) => (VERDICTS.find(([verdict]) => name === prefix + verdict) ?? [0, name.slice(prefix.length)])[1]);
+  if (prefix) return names.map((name) => name.slice(prefix.length));
+  const tails = names.map((name) => name.replace(/^[a-z]+\//, "").replace(/_(s|frac)$/, "").replaceAll("_", " "));
+  return names.length > 1 && new Set(tails).size === 1 ? names.map((name) => name.split("/")[0]) : tails;
 }
 
 function verdictPlace(metric) {
@@ -111,7 +115,7 @@ function passSeries() {
     return ks.map((k) => {
       const kept = run.rounds.filter((r) => r.pass[k] && (place.has(r.round) || (app.view.x || "round") === "round"));
       const largest = Math.max(...run.rounds.flatMap((r) => r.verdicts.map((v) => v.length)), 1);
-      return { metric: `pass@${k}`, short: `pass@${k}${k * 4 > largest && k > 1 ? " (one draw)" : ""}`, run: run.name, runPlace,
+      return { metric: `pass@${k}`, short: `pass@${k}${k * 4 > largest && k > 1 ? ", one draw" : ""}`, run: run.name, runPlace,
         xs: kept.map((r) => (place.has(r.round) ? axis[place.get(r.round)] : r.round)),
         ys: kept.map((r) => r.pass[k][0]), low: kept.map((r) => r.pass[k][1]), high: kept.map((r) => r.pass[k][2]) };
     }).filter((one) => one.xs.length);
