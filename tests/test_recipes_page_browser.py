@@ -177,6 +177,7 @@ def test_what_was_not_graded_is_neither_right_nor_wrong(open_page, tmp_path):
     run.close()
     page = open_page(f"{save(run.path)}#map?order=round")
     assert "none graded" in page.locator(".scale-line").text_content()
+    assert page.evaluate("document.activeElement.id") != "pass-map"  # the address focuses nothing
     page.locator(".map").focus()
     assert page.locator("main .told").text_content() == "Round 0, row 1: p · 0 of 0 right"
     page.keyboard.press("Enter")
@@ -185,6 +186,8 @@ def test_what_was_not_graded_is_neither_right_nor_wrong(open_page, tmp_path):
     assert "sandbox error" in page.locator(".verdict").first.text_content()
     page.keyboard.press("2")
     page.wait_for_selector(".panel .legend li")
+    ticks = page.locator(".tick[text-anchor=middle]").all_text_contents()
+    assert set(ticks) == {"0"}  # one round, one tick
     legends = page.locator(".legend").all_text_contents()
     assert "mismatch0.01drift0.02" in legends and "4e\u22125" in legends
 

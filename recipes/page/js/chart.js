@@ -76,6 +76,7 @@ function frameOf(series, options, width) {
   const ys = series.flatMap((one) => [...one.ys, ...(options.log ? [] : one.low ?? []), ...(one.high ?? [])])
     .filter((y) => y !== null && y !== undefined && (!options.log || y > 0));
   let [x0, x1] = [Math.min(...xs), Math.max(...xs)];
+  const ends = [x0, x1];
   if (!(x1 > x0)) { x0 -= 0.5; x1 += 0.5; }
   let y0 = Infinity, y1 = -Infinity;
   for (const y of ys) { if (y < y0) y0 = y; if (y > y1) y1 = y; }
@@ -90,7 +91,14 @@ function frameOf(series, options, width) {
   const toX = (x) => EDGE.left + ((x - x0) / (x1 - x0)) * (right - EDGE.left);
   const toY = (y) => bottom - ((raise(y) - raise(y0)) / (raise(y1) - raise(y0))) * (bottom - EDGE.top);
   const fromX = (pixel) => x0 + ((pixel - EDGE.left) / (right - EDGE.left)) * (x1 - x0);
-  return { width, bottom, floor: y0, toX, toY, fromX, ticks, xTicks: niceTicks(x0, x1, width > 420 ? 6 : 4).filter((x) => x >= x0 && x <= x1) };
+  return { width, bottom, floor: y0, toX, toY, fromX, ticks, xTicks: xTicks(ends, width > 420 ? 6 : 4) };
+}
+
+/** Ticks where there are points: rounds are whole, and so are tokens; hours need not be. */
+function xTicks([from, to], count) {
+  if (!(to > from)) return Number.isFinite(from) ? [from] : [];
+  const whole = Number.isInteger(from) && Number.isInteger(to);
+  return niceTicks(from, to, count).filter((x) => x >= from && x <= to && (!whole || Number.isInteger(x)));
 }
 
 function niceTicks(from, to, count) {

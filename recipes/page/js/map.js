@@ -85,7 +85,7 @@ function mapView(run, rows, heads, headName) {
   const canvas = el("canvas", { "aria-hidden": "true" });
   const height = Math.max(CELL.lowest, Math.min(CELL.highest, Math.floor(420 / rows.length)));
   const filler = el("div", { css: { width: `${left + columns * cellWidth(columns, left)}px`, height: `${CELL.head + rows.length * height}px` } });
-  const box = el("div", { class: "map", id: "map", tabindex: 0, role: "application", "aria-label": "Pass-rate map: arrow keys move, Enter opens", css: { height: `${Math.min(MOST_MAP_HEIGHT, CELL.head + rows.length * height + 16)}px` } }, canvas, filler);
+  const box = el("div", { class: "map", id: "pass-map", tabindex: 0, role: "application", "aria-label": "Pass-rate map: arrow keys move, Enter opens", css: { height: `${Math.min(MOST_MAP_HEIGHT, CELL.head + rows.length * height + 16)}px` } }, canvas, filler);
   const map = { run, rows, heads, headName, box, canvas, left, height, width: cellWidth(columns, left), told, cursor: keptCursor(rows) };
   const redraw = () => requestAnimationFrame(() => box.isConnected && drawMap(map));
   box.addEventListener("scroll", redraw);

@@ -13,12 +13,12 @@ app.draw = () => {
   const [, title, page] = PAGES.find(([name]) => name === app.view.page) ?? PAGES[0];
   document.title = `${title} · ${app.state.runs.map((run) => plain(run.name)).join(", ") || "Groupwise"}`;
   main.className = `on-${app.view.page}`;
-  const map = document.getElementById("map");
+  const map = document.getElementById("pass-map");
   const [left, top] = map ? [map.scrollLeft, map.scrollTop] : [0, 0];
   const opened = [...main.querySelectorAll("details[open][id]")].map((one) => one.id);
   main.replaceChildren(...(app.state.runs.length ? page().filter(Boolean) : [el("p", { class: "empty" }, "Reading the runs …")]));
   for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
-  if (map) document.getElementById("map")?.scrollTo(left, top);
+  if (map) document.getElementById("pass-map")?.scrollTo(left, top);
   if (focused && focused !== "main") document.getElementById(focused)?.focus({ preventScroll: true });
 };
 

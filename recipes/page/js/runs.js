@@ -62,7 +62,7 @@ function notesOf(run) {
   if (run.unreadable) notes.push(`${counted(run.unreadable, "line")} of metrics.jsonl cannot be read.`);
   if (run.ends_half && !app.state.serve) notes.push("The last line of metrics.jsonl is half-written and left out: the run is writing it, or was killed.");
   if (run.rounds.length && !run.has_tokens) notes.push("Its tokenizer is not on this machine: completions are shown as text, without their tokens.");
-  if (run.has_tokens && !run.rounds.some((r) => r.trained)) notes.push("It kept no trainer logprobs (train.keep_logprobs): tokens have no ratio and no advantage.");
+  if (run.has_tokens && run.columns.round?.length && !run.rounds.some((r) => r.trained)) notes.push("It kept no trainer logprobs (train.keep_logprobs): tokens have no ratio and no advantage.");
   return notes.length ? el("ul", { class: "notes" }, notes.map((text) => el("li", { text }))) : null;
 }
 
