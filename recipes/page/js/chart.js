@@ -132,7 +132,7 @@ function picture(series, options, frame) {
     root.append(svg("text", { class: "tick", x: frame.toX(tick), y: CHART_HEIGHT - 6, "text-anchor": "middle" }, axisText(tick, "", frame.xTicks[1] - frame.xTicks[0])));
   }
   const banded = series.length <= MOST_BANDS ? series : series.filter((one) => one.metric === series[0].metric);
-  const inside = svg("svg", { width: frame.width, height: frame.bottom + 2, overflow: "hidden" });
+  const inside = svg("svg", { width: frame.width, height: frame.bottom + 4, overflow: "hidden" });
   for (const one of series) inside.append(...curve(one, options, frame, banded.includes(one)));
   root.append(inside);
   return root;
@@ -144,7 +144,7 @@ function axisText(value, unit, step) {
   const size = Math.abs(value);
   if (size >= 1e6) return `${shown(value / 1e6)}M`;
   if (size >= 1e4) return `${shown(value / 1e3)}k`;
-  return size >= 1e-3 && size < 1e3 && step > 0 ? trimmed(value, Math.max(0, -Math.floor(Math.log10(step) + 1e-9))) : shown(value);
+  return size >= 1e-4 && size < 1e3 && step > 0 ? trimmed(value, Math.max(0, -Math.floor(Math.log10(step) + 1e-9))) : shown(value);
 }
 
 /** Band (of the first metric only, where there are many), faint raw line where smoothed, line, and dots where points are few. */

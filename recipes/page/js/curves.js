@@ -67,7 +67,7 @@ function metricSeries(panel) {
   const short = shortNames(names, panel.prefix);
   const series = names.flatMap((metric, i) => runs.flatMap(([run, runPlace]) => {
     const one = { metric, short: short[i], run: run.name, runPlace, ...pointsOf(run, metric) };
-    if (metric === "eval/pass_at_1") Object.assign(one, evaluationBand(run, one));
+    if (metric.startsWith("eval/")) Object.assign(one, evaluationBand(run, one));
     return one.xs.length ? [one] : [];
   }));
   return Object.assign(series, { dropped });
@@ -77,7 +77,7 @@ function metricSeries(panel) {
 function shortNames(names, prefix) {
   if (prefix === "verdict/") return names.map((name) => (VERDICTS.find(([verdict]) => name === prefix + verdict) ?? [0, name.slice(prefix.length)])[1]);
   if (prefix) return names.map((name) => name.slice(prefix.length));
-  const tails = names.map((name) => name.replace(/^[a-z]+\//, "").replace(/_(s|frac)$/, "").replaceAll("_", " "));
+  const tails = names.map((name) => name.replace(/^[a-z]+\//, "").replace(/_(s|frac)$/, "").replace("_at_", "@").replaceAll("_", " "));
   return names.length > 1 && new Set(tails).size === 1 ? names.map((name) => name.split("/")[0]) : tails;
 }
 
@@ -98,12 +98,15 @@ function pointsOf(run, metric) {
   return { xs: kept.map((i) => axis[i]), ys: kept.map((i) => column[i]), rounds: kept.map((i) => run.columns.round[i]) };
 }
 
+/** The interval that stands beside a metric in its evaluation's file, if one does. */
 function evaluationBand(run, series) {
+  const name = `${series.metric.slice("eval/".length)}_interval`;
   const bounds = series.rounds.map((round) => {
     const label = `round-${String(round + 1).padStart(6, "0")}`;
-    return run.evaluations[label]?.pass_at_1_interval ?? [null, null];
+    const interval = run.evaluations[label]?.[name];
+    return Array.isArray(interval) ? interval : [null, null];
   });
-  return { low: bounds.map(([low]) => low), high: bounds.map(([, high]) => high) };
+  return bounds.every(([low]) => low === null) ? {} : { low: bounds.map(([low]) => low), high: bounds.map(([, high]) => high) };
 }
 
 /** pass@k of the rounds; the axis is found by the round's line in the log. */
@@ -169,9 +172,10 @@ function smoothing() {
 }
 
 function slider() {
-  const told = el("output", {}, shown(smoothing()));
+  const words = (share) => `${shown(share)}${share > 0 ? ", values below unsmoothed" : ""}`;
+  const told = el("output", {}, words(smoothing()));
   const input = el("input", { type: "range", id: "smooth", min: 0, max: 0.95, step: 0.05, value: smoothing() });
-  input.addEventListener("input", () => { told.textContent = shown(Number(input.value)); });
+  input.addEventListener("input", () => { told.textContent = words(Number(input.value)); });
   input.addEventListener("change", () => go({ smooth: input.value }));
   return el("label", { class: "slider" }, "smoothing ", input, told);
 }
