@@ -31,7 +31,7 @@ def run(tmp_path):
 @pytest.fixture
 def server(run):
     running = PageServer(shown_runs([open_run(run)]), 0)
-    thread = threading.Thread(target=running.serve_forever, daemon=True)
+    thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield running
     running.shutdown()
