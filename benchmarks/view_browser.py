@@ -40,7 +40,9 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        running = driver.chromium.launch(executable_path=chromium(), args=list(FLAGS))
+        # An allocator preloaded for the engine (rollouts/process.py) would crash Chromium.
+        environ = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+        running = driver.chromium.launch(executable_path=chromium(), args=list(FLAGS), env=environ)
         try:
             yield running
         finally:

@@ -60,11 +60,23 @@ def write(shown: Sequence[Shown], paths: Sequence[Path], out: Path, page_mb: flo
             f"{out} cannot be written ({error.strerror}): name another --out"
         ) from error
     for one in shown:
-        for index, reason in one.broken.items():
-            print(f"{one.name}: round {index} is left out ({reason})", file=sys.stderr)
+        tell_left_out(one)
     count = sum(summary.num_rollouts for one in shown for summary in one.rounds.values())
     seconds = time.perf_counter() - began
     print(f"{out}: {len(page) / MEGABYTE:.1f} MB, {count} rollouts read, {seconds:.1f} s")
+
+
+def tell_left_out(one: Shown) -> None:
+    """One line for each thing of a run that could not be read."""
+    for index, reason in one.broken.items():
+        print(f"{one.name}: round {index} is left out ({reason})", file=sys.stderr)
+    metrics = one.run.metrics()
+    if metrics.num_unreadable:
+        count = metrics.num_unreadable
+        print(f"{one.name}: metrics.jsonl: {count} broken line(s) left out", file=sys.stderr)
+    if metrics.ends_half:
+        reason = "half-written: the run is writing it, or was killed"
+        print(f"{one.name}: metrics.jsonl: its last line is left out ({reason})", file=sys.stderr)
 
 
 def serve(shown: Sequence[Shown], port: int) -> None:

@@ -171,6 +171,27 @@ def test_metrics_leave_out_lines_that_are_half_written_or_broken(tmp_path):
     metrics = open_run(folder).metrics()
     assert metrics.columns == {"round": [0, 1], "x": [1.5, None]}
     assert metrics.num_unreadable == 2  # the line being written is none
+    assert metrics.ends_half
+
+
+def test_what_json_cannot_hold_is_shown_as_text(tmp_path):
+    config = "a: .inf\nb: 2026-11-22\n3: [.nan, 1.5, null]\n"
+    run = RunFolder.create(tmp_path / "run", config, {})
+    (run.path / "eval").mkdir(exist_ok=True)
+    (run.path / "eval" / "base.json").write_text('{"pass_at_1": NaN}')
+    run.log({"round": 0, "x": 10**400})
+    run.close()
+    reader = open_run(run.path)
+    assert reader.config == {"a": "inf", "b": "2026-11-22", "3": ["nan", 1.5, None]}
+    assert reader.metrics().columns["x"] == [None]
+    (shown,) = shown_runs([reader])
+    assert json.loads(json.dumps(state_of([shown], serve=True), allow_nan=False))
+
+
+def test_rounds_are_read_a_part_at_a_time(run):
+    (shown,) = shown_runs([open_run(run)])
+    assert not shown.refresh(most_s=0.0) and len(shown.rounds) < 6
+    assert shown.refresh() and len(shown.rounds) == 6
 
 
 def test_a_broken_round_is_left_out_and_said(run, tmp_path):
@@ -234,7 +255,8 @@ def test_a_share_of_a_group_is_kept_by_chance():
 
 def test_a_page_that_would_be_too_large_holds_a_sample_and_says_so(tmp_path):
     folder = tmp_path / "large"
-    write_run(folder, Synthetic(num_rounds=30, num_groups=16, group_size=16, mean_tokens=60))
+    size = Synthetic(num_rounds=12, num_groups=16, group_size=16, mean_tokens=60, vocabulary=2000)
+    write_run(folder, size)
     (shown,) = shown_runs([open_run(folder)])
     whole = static_page([shown], 10**9)
     (shown,) = shown_runs([open_run(folder)])
@@ -244,9 +266,9 @@ def test_a_page_that_would_be_too_large_holds_a_sample_and_says_so(tmp_path):
     told = state["runs"][0]
     held = sum(len(r["verdicts"][p]) for r in told["rounds"] for p in r["held"])
     assert 0.7 * most < len(page) <= most
-    assert told["sample"]["held"] == held < told["sample"]["of"] == 30 * 256
+    assert told["sample"]["held"] == held < told["sample"]["of"] == 12 * 256
     assert "same share" in told["sample"]["how"]
-    assert sum(len(v) for r in told["rounds"] for v in r["verdicts"]) == 30 * 256  # the map has all
+    assert sum(len(v) for r in told["rounds"] for v in r["verdicts"]) == 12 * 256  # the map has all
     # Every blob holds just the groups that the page says it holds.
     for number, one in enumerate(told["rounds"]):
         blob = re.search(rf'id="round-0-{number}">(.*?)</script>', page)

@@ -2,13 +2,16 @@
 
 import json
 import re
+import threading
 
 import pytest
 
 from benchmarks.view_browser import browser, browser_fault
 from benchmarks.view_rounds import Synthetic, write_run
+from recipes.page.document import style
 from recipes.page.report import shown_runs, static_page
 from recipes.page.run_reader import open_run
+from recipes.page.serving import PageServer
 from rewards.problem import Problem, Response, Score, Verdict
 from rl.run_folder import RunFolder
 from rollouts.rollout import Group, Rollout
@@ -158,6 +161,38 @@ def test_hostile_text_is_text(open_page, tmp_path, tokenizer):
     assert page.evaluate("document.baseURI").startswith("file:")
 
 
+def test_what_was_not_graded_is_neither_right_nor_wrong(open_page, tmp_path):
+    run = RunFolder.create(tmp_path / "run", "model: m\n", {})
+    rollout = Rollout(
+        token_ids=(0, 1),
+        sampled=(False, True),
+        logprobs=(0.0, -1.0),
+        response=Response(text="x", num_tokens=1, max_tokens=3),
+        score=Score(value=0.0, verdict=Verdict.SANDBOX_ERROR),
+        versions=((2, 1, 2),),
+    )
+    problem = Problem(id="p", prompt="?", answer="!", source="s")
+    run.write_round(0, [Group(problem=problem, rollouts=(rollout, rollout))])
+    run.log({"round": 0, "mismatch/abs": 0.01, "drift/abs": 0.02, "update/learning_rate": 4e-5})
+    run.close()
+    page = open_page(f"{save(run.path)}#map")
+    page.wait_for_timeout(200)
+    assert "none graded" in page.locator(".scale-line").text_content()
+    assert page.evaluate("document.activeElement.tagName") == "BODY"  # the address focuses nothing
+    page.locator(".map").focus()
+    assert page.locator("main .told").text_content() == "Round 0, row 1: p · 0 of 0 right"
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".completion")
+    assert "0 of 0 right · weights v2" in page.locator(".group-head p").text_content()
+    assert "sandbox error" in page.locator(".verdict").first.text_content()
+    page.keyboard.press("2")
+    page.wait_for_selector(".panel .legend li")
+    ticks = page.locator(".tick[text-anchor=middle]").all_text_contents()
+    assert set(ticks) == {"0"}  # one round, one tick
+    legends = page.locator(".legend").all_text_contents()
+    assert "mismatch0.01drift0.02" in legends and "4e\u22125" in legends
+
+
 def test_tokens_join_to_the_text_and_half_characters_to_whole_ones(open_page, tmp_path):
     run = RunFolder.create(tmp_path / "run", "model: m\n", {})
     # The euro sign in three tokens of a byte each, then a line break and an end.
@@ -176,11 +211,13 @@ def test_tokens_join_to_the_text_and_half_characters_to_whole_ones(open_page, tm
         score=Score(value=1.0, verdict=Verdict.CORRECT),
         versions=((0, 1, 6),),
     )
-    problem = Problem(id="p", prompt="?", answer="!", source="s")
+    problem = Problem(id="p", prompt="?", answer={"target": 3}, source="s")
     run.write_round(0, [Group(problem=problem, rollouts=(rollout, rollout))])
+    run.close()
     page = open_page(f"{save(run.path)}#rollouts")
     spans = page.locator("#sample-0 .tok")
     spans.first.wait_for()
+    assert page.locator(".prompt .text").nth(1).text_content() == '{"target":3}'
     assert spans.all_text_contents() == ["·", "·", "\u20ac", "x↵\n", "<end>"]
     assert "special" in spans.nth(4).get_attribute("class")
     strengths = [
@@ -260,6 +297,10 @@ def test_filters_list_what_passes_and_stand_in_the_address(open_page, small):
     again.wait_for_selector(".tok.hit")
     heading = ".group-head h2"
     assert again.locator(heading).text_content() == page.locator(heading).text_content()
+    again.fill("#filter-problem", "no such problem")
+    again.click("#clear-filters")
+    again.wait_for_selector(f".count:text-is('{len(groups)} groups')")
+    assert "text=" not in again.url
 
 
 def test_a_link_leads_to_a_completion(open_page, small):
@@ -270,17 +311,119 @@ def test_a_link_leads_to_a_completion(open_page, small):
     assert page.locator(".group-head h2").text_content() == group.problem.id
     tokens = page.locator("#sample-1 .tok:not(.special)").all_text_contents()
     assert "".join(tokens) == group.rollouts[1].response.text
+    assert "linked" in page.locator("#sample-1").get_attribute("class")
+    page.click("#sample-3 header a")
+    page.wait_for_selector("#sample-3.linked")
+    assert "round=3&group=2&sample=3" in page.url
     gone = open_page(f"{address}#rollouts?round=77&group=0")
-    gone.wait_for_selector(".empty:text('Round 77, group 0 is not in this page')")
+    gone.wait_for_selector(".empty p:text('Round 77, group 0 is not in this page')")
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [(1024, "light"), (320, "dark")])
 def test_nothing_is_wider_than_the_screen(open_page, small, width, scheme):
+    page = open_page(small[0], width, scheme)
     for view in (*PAGES, "curves?smooth=0.8&log=1", "map?order=id"):
-        page = open_page(f"{small[0]}#{view}", width, scheme)
+        page.goto(f"{small[0]}#{view}")
         page.wait_for_timeout(100)
         over = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert over <= 0, view
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == (
         "rgb(20, 23, 26)" if scheme == "dark" else "rgb(247, 247, 245)"
     )
+
+
+def test_the_map_is_walked_by_arrows_and_opens_a_group(open_page, small):
+    page = open_page(f"{small[0]}#map?order=round")
+    page.locator(".map").focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
+        page.keyboard.press(key)
+    assert page.locator(".told").text_content().startswith("Round 2, row 2: synthetic/")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#detail .soft:text('round 2 ')")
+    page.go_back()
+    page.wait_for_selector(".map")
+
+
+def test_every_control_has_a_name(open_page, small):
+    page = open_page(small[0])
+    for view in PAGES:
+        page.goto(f"{small[0]}#{view}")
+        page.wait_for_timeout(100)
+        nameless = page.evaluate(
+            "[...document.querySelectorAll('input, select, button')].filter((e) => "
+            "!(e.labels?.length || e.ariaLabel || e.textContent.trim())).map((e) => e.outerHTML)"
+        )
+        assert nameless == []
+
+
+def test_several_runs_lie_over_one_another(open_page, tmp_path):
+    for name in ("first", "second"):
+        write_run(tmp_path / name, SMALL)
+    page = open_page(f"{save(tmp_path / 'first', tmp_path / 'second')}#curves")
+    page.wait_for_selector(".panel path")
+    lines = page.locator(".panel").first.locator("path.line")
+    assert lines.count() == 2
+    page.uncheck("#shown-run-1")
+    page.wait_for_timeout(200)
+    assert lines.count() == 1 and "hide=1" in page.url
+    assert page.evaluate("document.activeElement.id") == "shown-run-1"  # focus survives a redraw
+    page.locator(".plot").first.focus()
+    page.evaluate("dispatchEvent(new HashChangeEvent('hashchange'))")
+    assert page.evaluate("document.activeElement.id") == "plot-Reward"
+
+
+def test_the_theme_can_be_chosen(open_page, small):
+    page = open_page(f"{small[0]}#runs", scheme="light")
+    for expected in ("rgb(247, 247, 245)", "rgb(20, 23, 26)", "rgb(247, 247, 245)"):
+        page.click("#theme")  # light, dark, auto
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == expected
+
+
+def test_text_stands_out_from_what_it_is_on():
+    def luminance(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        red, green, blue = (
+            p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts
+        )
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    def mixed(first, second, share):
+        pairs = [(int(first[i : i + 2], 16), int(second[i : i + 2], 16)) for i in (1, 3, 5)]
+        return "#" + "".join(f"{round(a * share + b * (1 - share)):02x}" for a, b in pairs)
+
+    themes = re.findall(r"color-scheme: \w+;(.*?)\n\s*}", style(), re.DOTALL)
+    assert len(themes) == 3
+    for theme in themes:
+        colours = dict(re.findall(r"--(\w+): (#\w{6})", theme))
+        for ink in ("ink", "soft", "accent"):
+            for paper in ("page", "card", "fill"):
+                light, dark = sorted((luminance(colours[ink]), luminance(colours[paper])))[::-1]
+                assert (light + 0.05) / (dark + 0.05) >= 4.5, (ink, paper)  # WCAG 2.2, AA
+        for hue in ("low", "high"):  # a token is tinted by at most 64% of a hue
+            on = luminance(mixed(colours[hue], colours["card"], 0.64))
+            light, dark = sorted((luminance(colours["ink"]), on))[::-1]
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, hue
+
+
+def test_the_served_page_follows_a_run(open_page, tmp_path):
+    write_run(tmp_path / "run", SMALL)
+    server = PageServer(shown_runs([open_run(tmp_path / "run")]), 0)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        page = open_page(f"{server.url}#rollouts?round=1&group=1&text=")
+        page.wait_for_selector(".count:text-is('20 groups')")
+        page.wait_for_selector("#detail .soft:text('round 1 ')")
+        folder = RunFolder(tmp_path / "run")
+        folder.write_round(5, open_run(tmp_path / "run").groups(0))
+        page.wait_for_selector(".count:text-is('24 groups')", timeout=10_000)
+        assert page.locator(".row[aria-selected=true]").get_attribute("data-n") == "5"  # stays
+        page.goto(f"{server.url}#rollouts?round=5&group=0")
+        page.wait_for_selector("#detail .soft:text('round 5 ')")
+        assert page.locator("#colour-ratio").is_disabled()  # no second file yet
+        folder.write_trained(5, list(open_run(tmp_path / "run").trained(0).values()))
+        page.wait_for_selector("#colour-ratio:enabled", state="attached", timeout=10_000)
+        folder.close()
+        page.close()
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -31,7 +31,7 @@ def run(tmp_path):
 @pytest.fixture
 def server(run):
     running = PageServer(shown_runs([open_run(run)]), 0)
-    thread = threading.Thread(target=running.serve_forever, daemon=True)
+    thread = threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield running
     running.shutdown()
@@ -92,6 +92,20 @@ def test_a_run_whose_files_are_all_broken_is_refused_with_the_reason(tmp_path, c
     folder = RunFolder.create(tmp_path / "run", "model: m\n", {}).path
     (folder / "rollouts" / "round-000000.jsonl.zst").write_bytes(b"no zstd")
     assert "none of its round files can be read (ZstdError" in refusal([folder], capsys)
+
+
+def test_what_is_left_out_is_told_in_one_line_each(run, capsys):
+    (run / "rollouts" / "round-000001.jsonl.zst").write_bytes(b"half")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{broken\n{"round": 3, "x')
+    main([str(run)])
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("run: round 1 is left out (ZstdError")
+    assert told[1:] == [
+        "run: metrics.jsonl: 1 broken line(s) left out",
+        "run: metrics.jsonl: its last line is left out "
+        "(half-written: the run is writing it, or was killed)",
+    ]
 
 
 def test_a_taken_port_is_one_line(run, server, capsys):

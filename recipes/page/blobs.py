@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from recipes.page.pieces import Pieces
+from recipes.page.run_reader import shown_value
 from rl.trained import Trained
 from rollouts.rollout import Group, Rollout
 
@@ -90,8 +91,8 @@ def _group(
         "place": place,
         "id": problem.id,
         "source": problem.source,
-        "answer": problem.answer,
-        "prompt": problem.prompt if isinstance(problem.prompt, str) else list(problem.prompt),
+        "answer": shown_value(problem.answer),
+        "prompt": shown_value(problem.prompt),
         "prompt_tokens": _prompt_length(group),
         "rollouts": [
             _rollout(r, (trained or {}).get((place, sample)), pieces)

@@ -71,10 +71,10 @@ PANELS = (
     ),
     Panel(
         section="Reward",
-        title="pass@1 on the validation split",
-        meaning="Measured between rounds on problems that are never trained on, with a 95% band; "
-        "the best checkpoint is chosen by it.",
-        names=("eval/pass_at_1",),
+        title="Validation split",
+        meaning="Measured between rounds on problems that are never trained on, pass@1 with a 95% "
+        "band; the best checkpoint is chosen by one of these.",
+        names=("eval/pass_at_1", "eval/pass_at_k", "eval/maj_at_k"),
         unit="frac",
     ),
     Panel(

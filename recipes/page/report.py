@@ -4,6 +4,8 @@ A page that would be too large holds a sample of the rollouts, and says which; c
 pass-rate map are always of everything.
 """
 
+import math
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,11 +45,19 @@ class Shown:
     used: set[int] = field(default_factory=set)
     _looked: bool = False
 
-    def refresh(self, seen: Callable[[int, bytes], None] | None = None) -> None:
-        """Read rounds that are new; `seen` is handed the blob of each."""
+    def refresh(
+        self, seen: Callable[[int, bytes], None] | None = None, *, most_s: float = math.inf
+    ) -> bool:
+        """Read rounds that are new, for about `most_s` seconds; gives whether all were read.
+
+        `seen` is handed the blob of each.
+        """
+        until = time.monotonic() + most_s
         for index in self.run.rounds():
             if index in self.rounds or index in self.broken:
                 continue
+            if time.monotonic() > until:
+                return False
             try:
                 groups = self.run.groups(index)
                 self._find_pieces(groups)
@@ -57,6 +67,7 @@ class Shown:
                     seen(index, encode_round(groups, self.run.trained(index), self.pieces))
             except UNREADABLE as error:
                 self.broken[index] = f"{type(error).__name__}: {error}"[:200]
+        return True
 
     def blob(self, index: int, places: Sequence[int] | None = None) -> bytes:
         """A round's blob, or that of some of its groups."""
@@ -88,6 +99,7 @@ class Shown:
             "versions": self.run.versions(),
             "columns": metrics.columns | derived(metrics.columns),
             "unreadable": metrics.num_unreadable,
+            "ends_half": metrics.ends_half,
             "evaluations": self.run.evaluations(),
             "difference": self.run.summary().get("difference"),
             "rounds": rounds,
@@ -119,11 +131,16 @@ def shown_runs(runs: Sequence[RunReader]) -> list[Shown]:
 
 
 def state_of(
-    shown: Sequence[Shown], *, serve: bool, held: dict[str, dict[int, list[int]]] | None = None
+    shown: Sequence[Shown],
+    *,
+    serve: bool,
+    reading: bool = False,
+    held: dict[str, dict[int, list[int]]] | None = None,
 ) -> dict[str, Any]:
-    """All that the page knows before it unpacks a round."""
+    """All that the page knows before it unpacks a round; `reading`: there is more to come."""
     return {
         "serve": serve,
+        "reading": reading,
         "panels": panels_json(),
         "runs": [one.to_json((held or {}).get(one.name)) for one in shown],
     }

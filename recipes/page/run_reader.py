@@ -4,6 +4,8 @@ What is half-written or broken is left out and counted, never guessed.
 """
 
 import json
+import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +27,16 @@ class Metrics:
     """metrics.jsonl by column.
 
     Example: two rounds of which the second was evaluated: `Metrics(columns={"round": [0, 1],
-    "eval/pass_at_1": [None, 0.5]}, num_unreadable=0)`. What is not finite is None.
+    "eval/pass_at_1": [None, 0.5]}, num_unreadable=0, ends_half=False)`. What is not finite is None.
+
+    Attributes:
+        num_unreadable: Lines that are no JSON object.
+        ends_half: Whether the last line has no end: it is being written, or its run was killed.
     """
 
     columns: dict[str, list[float | None]]
     num_unreadable: int
+    ends_half: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,9 +83,10 @@ class RunReader:
         return {(row.group, row.sample): row for row in rows}
 
     def metrics(self) -> Metrics:
-        """All lines that can be read; a line that is being written is none of them."""
+        """All whole lines that can be read."""
         rows, num_unreadable = [], 0
-        for line in _lines(self.path / "metrics.jsonl"):
+        *lines, rest = _bytes(self.path / "metrics.jsonl").split(b"\n")
+        for line in filter(bytes.strip, lines):
             try:
                 row = json.loads(line)
                 rows.append({str(k): v for k, v in row.items() if isinstance(v, int | float)})
@@ -86,7 +94,7 @@ class RunReader:
                 num_unreadable += 1
         names = sorted({name for row in rows for name in row})
         columns = {name: [_finite(row.get(name)) for row in rows] for name in names}
-        return Metrics(columns=columns, num_unreadable=num_unreadable)
+        return Metrics(columns=columns, num_unreadable=num_unreadable, ends_half=bool(rest))
 
     def evaluations(self) -> dict[str, dict[str, Any]]:
         """eval/*.json by label: the base first, then rounds in order, the result last."""
@@ -124,8 +132,8 @@ def open_run(path: Path) -> RunReader:
     if not file.is_file():
         raise ValueError(f"{path} is no run folder: it holds no config.yaml")
     try:
-        config = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        config = shown_value(yaml.safe_load(file.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{file} cannot be read ({reason}): restore it, or name another run"
@@ -133,24 +141,31 @@ def open_run(path: Path) -> RunReader:
     return RunReader(path=path, config=config if isinstance(config, dict) else {})
 
 
-def _lines(path: Path) -> list[bytes]:
-    """Whole lines; what follows the last line's end is still being written."""
+def shown_value(value: Any) -> Any:
+    """A value as every reader of JSON takes it: an infinity, a date and the like as their text."""
+    if isinstance(value, dict):
+        return {str(key): shown_value(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [shown_value(inner) for inner in value]
+    is_finite = isinstance(value, float) and math.isfinite(value)
+    return value if value is None or isinstance(value, str | int) or is_finite else str(value)
+
+
+def _bytes(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError:
-        return []
-    return [line for line in data[: data.rfind(b"\n") + 1].split(b"\n") if line.strip()]
+        return b""
 
 
 def _finite(value: float | None) -> float | None:
-    if value is None or value != value or value in (float("inf"), float("-inf")):
-        return None
-    return value
+    """None for what is missing or no finite double."""
+    return value if value is not None and abs(value) < sys.float_info.max else None
 
 
 def _object(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text())
+        value = shown_value(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

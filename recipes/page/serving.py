@@ -20,7 +20,10 @@ from recipes.page.report import Shown, state_of
 from recipes.page.run_reader import UNREADABLE
 
 ADDRESS = "127.0.0.1"
+HTTP_PORT = 80
 KEPT_BLOBS = 64
+READ_S = 2.0
+"""After so many seconds of reading a run's rounds, those read so far are shown."""
 HEADERS = {
     "Cache-Control": "no-store",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -39,16 +42,17 @@ class Following:
         self.blob = lru_cache(maxsize=KEPT_BLOBS)(self._blob)
         self._lock = threading.Lock()
         self._stamps: list[Any] = []
-        self._state, self._tag = b"", ""
+        self._state, self._tag, self._is_whole = b"", "", False
 
     def state(self) -> tuple[bytes, str]:
         """The state as gzipped JSON, and a tag that changes with it."""
         with self._lock:
             stamps = [one.run.stamp() for one in self.shown]
-            if stamps != self._stamps:
-                for one in self.shown:
-                    one.refresh()
-                text = json.dumps(state_of(self.shown, serve=True), allow_nan=False)
+            if stamps != self._stamps or not self._is_whole:
+                read = [one.refresh(most_s=READ_S) for one in self.shown]
+                self._is_whole = all(read)
+                state = state_of(self.shown, serve=True, reading=not self._is_whole)
+                text = json.dumps(state, allow_nan=False)
                 self._state = gzip.compress(text.encode(), 3, mtime=0)
                 self._tag = f'"{sha256(self._state).hexdigest()[:16]}"'
                 self._stamps = stamps
@@ -93,6 +97,8 @@ class Handler(BaseHTTPRequestHandler):
     def _is_ours(self) -> bool:
         port = self.server.server_address[1]
         hosts = {f"{name}:{port}" for name in (ADDRESS, "localhost")}
+        if port == HTTP_PORT:  # which browsers leave out
+            hosts |= {ADDRESS, "localhost"}
         origin = self.headers.get("Origin")
         return self.headers.get("Host") in hosts and (
             origin is None or origin in {f"http://{host}" for host in hosts}

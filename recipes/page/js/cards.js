@@ -5,7 +5,7 @@ const MORE_TOKENS = 5000;
 const FIRST_CHARACTERS = 6000;
 
 /** The card of a completion. `round` is unpacked; `match` says whether it passes the filters. */
-function card(round, rollout, sample, { colouring, match, told }) {
+function card(round, rollout, sample, { colouring, match, told, versions }) {
   const place = VERDICTS.findIndex(([name]) => name === rollout.verdict);
   const parts = Object.entries(rollout.parts);
   const body = el("div", { class: "text", dir: "auto" });
@@ -13,15 +13,21 @@ function card(round, rollout, sample, { colouring, match, told }) {
     el("header", {},
       el("span", { class: "verdict", css: { "--v": verdictFill(Math.max(0, place)) } }, `${VERDICT_SIGNS[Math.max(0, place)] ?? "!"} ${VERDICTS[place]?.[1] ?? rollout.verdict}`),
       el("b", { class: "value" }, shown(rollout.value)),
-      el("span", { class: "soft" }, `#${sample + 1} · ${counted(rollout.sampled, "token")}${rollout.finish === "length" ? ` · cut off at ${rollout.limit}` : ""}`)),
+      el("a", { class: "soft", href: linkTo({ ...app.view, sample }), title: "a link to this completion" }, `#${sample + 1}`),
+      el("span", { class: "soft" }, `${counted(rollout.sampled, "token")}${rollout.finish === "length" ? ` · cut off at ${rollout.limit}` : ""}`)),
     parts.length > 1 || (parts[0] && parts[0][1] !== rollout.value)
       ? el("p", { class: "parts" }, parts.map(([name, value]) => el("span", {}, el("span", { text: name }), " ", el("b", {}, shown(value))))) : null,
     body,
     el("footer", {}, [`mean logprob ${shown(rollout.logprob)}`, rollout.advantage === undefined ? null : `advantage ${shown(rollout.advantage)}`,
-      rollout.versions.length ? `weights v${rollout.versions.join(", v")}` : null].filter(Boolean).join(" · ")));
+      versions && weightsOf(rollout)].filter(Boolean).join(" · ")));
   fillText(body, round, rollout, colouring);
   listenToTokens(node, body, round, rollout, told);
   return node;
+}
+
+/** Which weights drew it: several if they changed on the way. */
+function weightsOf(rollout) {
+  return rollout.versions.length ? `weights v${rollout.versions.join(", v")}` : "";
 }
 
 const VERDICT_SIGNS = ["✓", "✗", "–", "~", "▲", "◷", "▣", "!", "!", "!"];

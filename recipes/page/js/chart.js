@@ -2,6 +2,7 @@
 
 const CHART_HEIGHT = 170;
 const EDGE = { left: 46, right: 10, top: 8, bottom: 22 };
+const MOST_BANDS = 3;
 const DASHES = ["", "6 3", "2 3", "8 3 2 3"];
 
 /**
@@ -9,10 +10,12 @@ const DASHES = ["", "6 3", "2 3", "8 3 2 3"];
  * series: [{label, colour, dash, xs, ys, low, high}]; options: {unit, zero, log, smooth, xLabel, name}.
  */
 function chart(series, options) {
+  if (options.unit === "bytes") series = series.map((one) => ({ ...one, ys: one.ys.map((y) => y / 2 ** 30) }));
   const legend = el("ul", { class: "legend" });
-  const plot = el("div", { class: "plot", tabindex: 0, role: "img",
+  const plot = el("div", { class: "plot", tabindex: 0, role: "application", "aria-roledescription": "chart", id: `plot-${options.name}`,
     "aria-label": `${options.name}: ${series.map(spoken(options)).join("; ")}. Arrow keys read values.` });
-  const box = el("div", { class: "chart" }, plot, legend);
+  const at = el("span", { class: "at" });
+  const box = el("div", { class: "chart" }, plot, legend, at);
   const drawn = { at: null };
   const draw = () => {
     const width = plot.clientWidth;
@@ -21,7 +24,7 @@ function chart(series, options) {
     plot.replaceChildren(picture(series, options, frame));
     const rule = svg("line", { class: "rule", y1: EDGE.top, y2: CHART_HEIGHT - EDGE.bottom, visibility: "hidden" });
     plot.firstChild.append(rule);
-    drawn.read = (x) => readout(series, options, legend, frame, rule, x);
+    drawn.read = (x) => readout(series, options, { legend, at }, frame, rule, x);
     drawn.frame = frame;
     drawn.read(drawn.at);
   };
@@ -42,7 +45,7 @@ function chart(series, options) {
     const place = drawn.at === null ? xs.length - 1 : nearest(xs, drawn.at);
     drawn.at = xs[Math.min(xs.length - 1, Math.max(0, place + (drawn.at === null ? 0 : step)))];
     drawn.read(drawn.at);
-    say(legend.textContent);
+    say(`${at.textContent}: ${legend.textContent}`);
   });
   whenSeen(plot, draw);
   return box;
@@ -50,7 +53,7 @@ function chart(series, options) {
 
 const spoken = (options) => (one) => {
   const last = one.ys.findLast((y) => y !== null);
-  return `${plain(one.label)} last ${shown(last, options.unit)}`;
+  return `${plain(one.label)} last ${shown(last, options.unit)}`.trim();
 };
 
 /** Call `draw` when a node comes into view, and again when its width changes. */
@@ -73,6 +76,7 @@ function frameOf(series, options, width) {
   const ys = series.flatMap((one) => [...one.ys, ...(options.log ? [] : one.low ?? []), ...(one.high ?? [])])
     .filter((y) => y !== null && y !== undefined && (!options.log || y > 0));
   let [x0, x1] = [Math.min(...xs), Math.max(...xs)];
+  const ends = [x0, x1];
   if (!(x1 > x0)) { x0 -= 0.5; x1 += 0.5; }
   let y0 = Infinity, y1 = -Infinity;
   for (const y of ys) { if (y < y0) y0 = y; if (y > y1) y1 = y; }
@@ -87,7 +91,14 @@ function frameOf(series, options, width) {
   const toX = (x) => EDGE.left + ((x - x0) / (x1 - x0)) * (right - EDGE.left);
   const toY = (y) => bottom - ((raise(y) - raise(y0)) / (raise(y1) - raise(y0))) * (bottom - EDGE.top);
   const fromX = (pixel) => x0 + ((pixel - EDGE.left) / (right - EDGE.left)) * (x1 - x0);
-  return { width, bottom, floor: y0, toX, toY, fromX, ticks, xTicks: niceTicks(x0, x1, width > 420 ? 6 : 4).filter((x) => x >= x0 && x <= x1) };
+  return { width, bottom, floor: y0, toX, toY, fromX, ticks, xTicks: xTicks(ends, width > 420 ? 6 : 4) };
+}
+
+/** Ticks where there are points: rounds are whole, and so are tokens; hours need not be. */
+function xTicks([from, to], count) {
+  if (!(to > from)) return Number.isFinite(from) ? [from] : [];
+  const whole = Number.isInteger(from) && Number.isInteger(to);
+  return niceTicks(from, to, count).filter((x) => x >= from && x <= to && (!whole || Number.isInteger(x)));
 }
 
 function niceTicks(from, to, count) {
@@ -115,24 +126,25 @@ function picture(series, options, frame) {
   for (const tick of frame.ticks) {
     const y = frame.toY(tick);
     root.append(svg("line", { class: "grid", x1: EDGE.left, x2: frame.width - EDGE.right, y1: y, y2: y }),
-      svg("text", { class: "tick", x: EDGE.left - 6, y: y + 4, "text-anchor": "end" }, axisText(tick, options.unit)));
+      svg("text", { class: "tick", x: EDGE.left - 6, y: y + 4, "text-anchor": "end" }, axisText(tick, options.unit, frame.ticks[1] - frame.ticks[0])));
   }
   for (const tick of frame.xTicks) {
-    root.append(svg("text", { class: "tick", x: frame.toX(tick), y: CHART_HEIGHT - 6, "text-anchor": "middle" }, axisText(tick, "")));
+    root.append(svg("text", { class: "tick", x: frame.toX(tick), y: CHART_HEIGHT - 6, "text-anchor": "middle" }, axisText(tick, "", frame.xTicks[1] - frame.xTicks[0])));
   }
-  const banded = series.length <= 3 ? series : series.filter((one) => one.metric === series[0].metric);
-  const inside = svg("svg", { width: frame.width, height: frame.bottom + 2, overflow: "hidden" });
+  const banded = series.length <= MOST_BANDS ? series : series.filter((one) => one.metric === series[0].metric);
+  const inside = svg("svg", { width: frame.width, height: frame.bottom + 4, overflow: "hidden" });
   for (const one of series) inside.append(...curve(one, options, frame, banded.includes(one)));
   root.append(inside);
   return root;
 }
 
-function axisText(value, unit) {
-  if (unit === "bytes") return shown(value / 2 ** 30);
+/** A tick's number, with the digits that tell it from its neighbour a `step` away. */
+function axisText(value, unit, step) {
   if (unit === "frac") return shown(value, "frac");
   const size = Math.abs(value);
   if (size >= 1e6) return `${shown(value / 1e6)}M`;
-  return size >= 1e4 ? `${shown(value / 1e3)}k` : shown(value);
+  if (size >= 1e4) return `${shown(value / 1e3)}k`;
+  return size >= 1e-4 && size < 1e3 && step > 0 ? trimmed(value, Math.max(0, -Math.floor(Math.log10(step) + 1e-9))) : shown(value);
 }
 
 /** Band (of the first metric only, where there are many), faint raw line where smoothed, line, and dots where points are few. */
@@ -204,26 +216,27 @@ function nearest(sorted, value) {
 }
 
 /** The legend holds the values: at x, or the last ones. */
-function readout(series, options, legend, frame, rule, x) {
+function readout(series, options, { legend, at }, frame, rule, x) {
   const told = (one) => {
     const known = one.xs.map((_, i) => i).filter((i) => one.ys[i] !== null && one.ys[i] !== undefined);
     const place = x === null ? known[known.length - 1] : known[nearest(known.map((i) => one.xs[i]), x)];
     const key = lineKey(one.colour, one.dash);
-    const band = one.low && place !== undefined ? ` [${shown(one.low[place], options.unit)}, ${shown(one.high[place], options.unit)}]` : "";
+    const band = one.low && place !== undefined && series.length <= MOST_BANDS ? ` [${shown(one.low[place], options.unit)}, ${shown(one.high[place], options.unit)}]` : "";
     return el("span", { class: "value", title: one.run }, key, el("b", {}, shown(place === undefined ? null : one.ys[place], options.unit)), band);
   };
   const names = [...new Set(series.map((one) => one.label))];
   legend.replaceChildren(...names.map((name) =>
-    el("li", {}, el("span", { class: "name", text: name }), series.filter((one) => one.label === name).map(told))));
-  const at = x === null ? null : nearestX(series, x);
-  rule.setAttribute("visibility", at === null ? "hidden" : "visible");
-  if (at !== null) { rule.setAttribute("x1", frame.toX(at)); rule.setAttribute("x2", frame.toX(at)); }
-  legend.append(el("li", { class: "at" }, at === null ? "last" : `${options.xLabel} ${shown(at)}`));
+    el("li", {}, name ? el("span", { class: "name", text: name }) : null, series.filter((one) => one.label === name).map(told))));
+  const place = nearestX(series, x ?? Infinity);
+  at.textContent = place === null ? "" : `${options.xLabel} ${shown(place)}`;
+  rule.setAttribute("visibility", x === null ? "hidden" : "visible");
+  if (x !== null) { rule.setAttribute("x1", frame.toX(place)); rule.setAttribute("x2", frame.toX(place)); }
 }
 
 function nearestX(series, x) {
   const near = series.filter((one) => one.xs.length).map((one) => one.xs[nearest(one.xs, x)]);
-  return near.length ? near.reduce((a, b) => (Math.abs(a - x) <= Math.abs(b - x) ? a : b)) : null;
+  if (!near.length) return null;
+  return x === Infinity ? Math.max(...near) : near.reduce((a, b) => (Math.abs(a - x) <= Math.abs(b - x) ? a : b));
 }
 
 /** A piece of a line, for legends. */

@@ -14,7 +14,7 @@ function curvesPage() {
   const rest = undescribed(described);
   const sections = [...new Set(panels.map(([panel]) => panel.section))].map((section) =>
     el("section", {}, el("h2", {}, section),
-      el("div", { class: "panels" }, panels.filter(([p]) => p.section === section).map(panelFigure))));
+      el("div", { class: app.state.runs.length > 1 ? "panels wide" : "panels" }, panels.filter(([p]) => p.section === section).map(panelFigure))));
   if (!panels.length) sections.push(el("p", { class: "empty" }, "No round is logged yet."));
   if (rest.length) sections.push(moreMetrics(rest));
   return [el("h1", {}, "Curves"), controls, ...sections];
@@ -45,7 +45,7 @@ function seriesOf(panel) {
   const many = metrics.length > 1;
   const series = named.map((one) => ({
     ...one,
-    label: many ? one.short : one.run,
+    label: many ? one.short : app.state.runs.length > 1 ? one.run : "",
     colour: many && panel.prefix === "verdict/" ? verdictColour(one.short) : slotColour(many ? metrics.indexOf(one.metric) : one.runPlace),
     dash: DASHES[(many ? one.runPlace : 0) % DASHES.length],
   }));
@@ -64,17 +64,21 @@ function metricSeries(panel) {
     if (dropped) names = names.sort((a, b) => size(b) - size(a)).slice(0, MOST_SERIES);
     else names.sort((a, b) => verdictPlace(a) - verdictPlace(b));
   }
-  const series = names.flatMap((metric) => runs.flatMap(([run, runPlace]) => {
-    const one = { metric, short: shortName(metric, panel.prefix), run: run.name, runPlace, ...pointsOf(run, metric) };
-    if (metric === "eval/pass_at_1") Object.assign(one, evaluationBand(run, one));
+  const short = shortNames(names, panel.prefix);
+  const series = names.flatMap((metric, i) => runs.flatMap(([run, runPlace]) => {
+    const one = { metric, short: short[i], run: run.name, runPlace, ...pointsOf(run, metric) };
+    if (metric.startsWith("eval/")) Object.assign(one, evaluationBand(run, one));
     return one.xs.length ? [one] : [];
   }));
   return Object.assign(series, { dropped });
 }
 
-function shortName(metric, prefix) {
-  const short = prefix ? metric.slice(prefix.length) : metric.replace(/^[a-z]+\//, "");
-  return prefix === "verdict/" ? (VERDICTS.find(([name]) => name === short) ?? [0, short])[1] : short;
+/** What tells the metrics of a panel apart. */
+function shortNames(names, prefix) {
+  if (prefix === "verdict/") return names.map((name) => (VERDICTS.find(([verdict]) => name === prefix + verdict) ?? [0, name.slice(prefix.length)])[1]);
+  if (prefix) return names.map((name) => name.slice(prefix.length));
+  const tails = names.map((name) => name.replace(/^[a-z]+\//, "").replace(/_(s|frac)$/, "").replace("_at_", "@").replaceAll("_", " "));
+  return names.length > 1 && new Set(tails).size === 1 ? names.map((name) => name.split("/")[0]) : tails;
 }
 
 function verdictPlace(metric) {
@@ -83,7 +87,7 @@ function verdictPlace(metric) {
 
 function verdictColour(short) {
   const place = VERDICTS.findIndex(([, told]) => told === short);
-  return place < 0 ? slotColour(0) : `var(--v${Math.min(place, 5)})`;
+  return place < 0 ? slotColour(0) : verdictFill(place);
 }
 
 /** Points of a metric over the chosen axis, missing ones left out. */
@@ -94,12 +98,15 @@ function pointsOf(run, metric) {
   return { xs: kept.map((i) => axis[i]), ys: kept.map((i) => column[i]), rounds: kept.map((i) => run.columns.round[i]) };
 }
 
+/** The interval that stands beside a metric in its evaluation's file, if one does. */
 function evaluationBand(run, series) {
+  const name = `${series.metric.slice("eval/".length)}_interval`;
   const bounds = series.rounds.map((round) => {
     const label = `round-${String(round + 1).padStart(6, "0")}`;
-    return run.evaluations[label]?.pass_at_1_interval ?? [null, null];
+    const interval = run.evaluations[label]?.[name];
+    return Array.isArray(interval) ? interval : [null, null];
   });
-  return { low: bounds.map(([low]) => low), high: bounds.map(([, high]) => high) };
+  return bounds.every(([low]) => low === null) ? {} : { low: bounds.map(([low]) => low), high: bounds.map(([, high]) => high) };
 }
 
 /** pass@k of the rounds; the axis is found by the round's line in the log. */
@@ -111,7 +118,7 @@ function passSeries() {
     return ks.map((k) => {
       const kept = run.rounds.filter((r) => r.pass[k] && (place.has(r.round) || (app.view.x || "round") === "round"));
       const largest = Math.max(...run.rounds.flatMap((r) => r.verdicts.map((v) => v.length)), 1);
-      return { metric: `pass@${k}`, short: `pass@${k}${k * 4 > largest && k > 1 ? " (one draw)" : ""}`, run: run.name, runPlace,
+      return { metric: `pass@${k}`, short: `pass@${k}${k * 4 > largest && k > 1 ? ", one draw" : ""}`, run: run.name, runPlace,
         xs: kept.map((r) => (place.has(r.round) ? axis[place.get(r.round)] : r.round)),
         ys: kept.map((r) => r.pass[k][0]), low: kept.map((r) => r.pass[k][1]), high: kept.map((r) => r.pass[k][2]) };
     }).filter((one) => one.xs.length);
@@ -132,7 +139,7 @@ function moreMetrics(names) {
   const fill = () => host.replaceChildren(...names.map((name) =>
     panelFigure([{ title: name, meaning: "", names: [name], prefix: "", unit: name.endsWith("_s") ? "s" : name.endsWith("_frac") ? "frac" : "", zero: true },
       seriesOf({ names: [name], prefix: "" })])).filter(Boolean));
-  return el("details", { class: "more", on: { toggle: (e) => e.target.open && !host.firstChild && fill() } },
+  return el("details", { class: "more", id: "more-metrics", on: { toggle: (e) => e.target.open && !host.firstChild && fill() } },
     el("summary", {}, `${counted(names.length, "other metric")} (docs/numbers.md says what they are)`), host);
 }
 
@@ -165,9 +172,10 @@ function smoothing() {
 }
 
 function slider() {
-  const told = el("output", {}, shown(smoothing()));
+  const words = (share) => `${shown(share)}${share > 0 ? ", values below unsmoothed" : ""}`;
+  const told = el("output", {}, words(smoothing()));
   const input = el("input", { type: "range", id: "smooth", min: 0, max: 0.95, step: 0.05, value: smoothing() });
-  input.addEventListener("input", () => { told.textContent = shown(Number(input.value)); });
+  input.addEventListener("input", () => { told.textContent = words(Number(input.value)); });
   input.addEventListener("change", () => go({ smooth: input.value }));
   return el("label", { class: "slider" }, "smoothing ", input, told);
 }

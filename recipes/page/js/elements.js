@@ -66,15 +66,20 @@ function say(text) {
   document.getElementById("said").textContent = plain(text);
 }
 
+/** What a run holds, as text: an answer may be a number, a list or an object. */
+function asText(value) {
+  return typeof value === "string" ? value : JSON.stringify(value) ?? "";
+}
+
 /** A number for reading: three digits, thousands apart. */
 function shown(value, unit = "") {
   if (value === null || value === undefined || Number.isNaN(value)) return "–";
   if (unit === "frac") return `${trimmed(value * 100, 1)}%`;
-  if (unit === "bytes") return `${trimmed(value / 2 ** 30, 2)} GiB`;
+  if (unit === "bytes") return `${shown(value)} GiB`;
   const size = Math.abs(value);
-  if (size >= 10000 || (size >= 1000 && Number.isInteger(value))) return Math.round(value).toLocaleString("en");
-  if (size !== 0 && size < 0.001) return value.toExponential(1).replace("-", "−");
-  return trimmed(value, size >= 100 ? 0 : size >= 10 ? 1 : 3);
+  if (size >= 1000) return Math.round(value).toLocaleString("en").replace("-", "−");
+  if (size !== 0 && size < 0.001) return value.toExponential(2).replace(/\.?0*e/, "e").replaceAll("-", "−");
+  return trimmed(value, size === 0 ? 0 : 2 - Math.floor(Math.log10(size)));
 }
 
 function trimmed(value, digits) {

@@ -10,7 +10,7 @@ function filterForm(onChange) {
   };
   return el("form", { class: "filters", role: "search", "aria-label": "Filter groups", on: { submit: (e) => e.preventDefault() } },
     runFilter(onChange),
-    field("text", "text in a completion", "search", { autocomplete: "off", spellcheck: "false" }),
+    field("text", "text", "search", { autocomplete: "off", spellcheck: "false" }),
     field("problem", "problem", "search", { autocomplete: "off", spellcheck: "false" }),
     el("div", { class: "pair" }, field("from", "from round", "number", { min: 0 }), field("to", "to round", "number", { min: 0 })),
     el("label", {}, el("span", {}, "groups with"), el("select", { id: "filter-kind", on: { change: (e) => onChange({ kind: e.target.value }) } },
@@ -40,7 +40,7 @@ function verdictChips(onChange) {
 }
 
 function verdictFill(place) {
-  return `var(--v${Math.min(place, 5)})`;
+  return `var(--v${place})`;
 }
 
 /** Letters of the chosen verdicts; empty for any. */

@@ -1,6 +1,6 @@
 // Pass rates of problems by round: a canvas with a cursor, since there may be a million cells.
 
-const CELL = { widest: 40, lowest: 14, highest: 24, label: 190, head: 20 };
+const CELL = { widest: 48, lowest: 14, highest: 24, label: 190, head: 20 };
 const MOST_MAP_HEIGHT = 560;
 
 function mapPage() {
@@ -18,7 +18,7 @@ function mapPage() {
   const meaning = order === "round"
     ? "A column is a round, its groups sorted by the share of right completions: learning shows as colour that grows from the top."
     : byVisit ? "A row is a problem, a column the first, second, third time it was drawn." : "A row is a problem, a column a round; it has a cell where it was drawn.";
-  return [el("h1", {}, "Pass-rate map"), controls, el("p", { class: "meaning" }, `${meaning} Arrow keys move, Enter or a click opens the group.`), scale(), mapView(run, rows, heads)];
+  return [el("h1", {}, "Pass-rate map"), controls, el("p", { class: "meaning" }, `${meaning} Arrow keys move, Enter or a click opens the group.`), scale(rows.some((row) => row.cells.some((cell) => cell.rate === null))), mapView(run, rows, heads, byVisit ? "draw" : "round")];
 }
 
 function runChoice() {
@@ -40,8 +40,8 @@ function rowsByProblem(run, order) {
     rows.get(problem).cells.push(cellOf(round, column, place));
   }));
   const keyed = [...rows.values()].map((row) => {
-    const rates = row.cells.map((c) => c.rate);
-    return { ...row, gain: rates.at(-1) - rates[0], rate: rates.reduce((a, b) => a + b, 0) / rates.length };
+    const rates = row.cells.map((c) => c.rate).filter((rate) => rate !== null);
+    return { ...row, gain: rates.length ? rates.at(-1) - rates[0] : 0, rate: rates.reduce((a, b) => a + b, 0) / (rates.length || 1) };
   });
   if (order === "gain") keyed.sort((a, b) => b.gain - a.gain || b.rate - a.rate);
   if (order === "rate") keyed.sort((a, b) => b.rate - a.rate);
@@ -60,37 +60,45 @@ function rowsByRank(run) {
 
 function cellOf(round, column, place) {
   const [right, graded] = rightOf(round.verdicts[place]);
-  return { column, round, place, rate: graded ? right / graded : 0, right, graded };
+  return { column, round, place, rate: graded ? right / graded : null, right, graded };
 }
 
-function scale() {
+function scale(ungraded) {
   const bar = el("span", { class: "scale", "aria-hidden": "true" }, Array.from({ length: 11 }, (_, i) => el("i", { css: { background: rateColour(i / 10) } })));
-  return el("p", { class: "scale-line" }, "none right ", bar, " all right");
+  const none = ungraded ? [" · ", el("span", { class: "swatch", css: { background: "var(--line)" } }), "none graded"] : [];
+  return el("p", { class: "scale-line" }, "none right ", bar, " all right", none);
 }
 
 /** Cividis-like: told apart without colour too, since it only grows lighter. */
 function rateColour(rate) {
-  const stops = [[0, 34, 78], [53, 69, 109], [102, 105, 112], [148, 142, 119], [200, 184, 102], [254, 232, 56]];
+  const stops = [[18, 52, 106], [62, 80, 120], [106, 109, 118], [150, 144, 121], [201, 185, 104], [254, 232, 56]];
   const at = Math.min(0.9999, Math.max(0, rate)) * (stops.length - 1);
   const i = Math.floor(at);
   return `rgb(${stops[i].map((v, c) => Math.round(v + (stops[i + 1][c] - v) * (at - i))).join(" ")})`;
 }
 
-function mapView(run, rows, heads) {
+function mapView(run, rows, heads, headName) {
   const labelled = rows.some((row) => row.label);
-  const left = labelled ? (innerWidth < 600 ? 96 : CELL.label) : 8;
+  const left = labelled ? (innerWidth < 600 ? 96 : CELL.label) : 44;
   const columns = heads.length;
   const told = el("p", { class: "told", "aria-live": "polite" }, "\u00a0");
   const canvas = el("canvas", { "aria-hidden": "true" });
   const height = Math.max(CELL.lowest, Math.min(CELL.highest, Math.floor(420 / rows.length)));
   const filler = el("div", { css: { width: `${left + columns * cellWidth(columns, left)}px`, height: `${CELL.head + rows.length * height}px` } });
-  const box = el("div", { class: "map", tabindex: 0, role: "application", "aria-label": "Pass-rate map: arrow keys move, Enter opens", css: { height: `${Math.min(MOST_MAP_HEIGHT, CELL.head + rows.length * height + 16)}px` } }, canvas, filler);
-  const map = { run, rows, heads, box, canvas, left, height, width: cellWidth(columns, left), told, cursor: null };
+  const box = el("div", { class: "map", id: "pass-map", tabindex: 0, role: "application", "aria-label": "Pass-rate map: arrow keys move, Enter opens", css: { height: `${Math.min(MOST_MAP_HEIGHT, CELL.head + rows.length * height + 16)}px` } }, canvas, filler);
+  const map = { run, rows, heads, headName, box, canvas, left, height, width: cellWidth(columns, left), told, cursor: keptCursor(rows) };
   const redraw = () => requestAnimationFrame(() => box.isConnected && drawMap(map));
   box.addEventListener("scroll", redraw);
   whenSeen(box, redraw);
   listenToMap(map, redraw);
   return el("div", {}, box, told);
+}
+
+/** The cell that was pointed at before the page was drawn again. */
+function keptCursor(rows) {
+  const is = (cell) => app.cursor && cell.round.round === app.cursor.round && cell.place === app.cursor.place;
+  const r = rows.findIndex((row) => row.cells.some(is));
+  return r < 0 ? null : { r, cell: rows[r].cells.find(is) };
 }
 
 function cellWidth(columns, left) {
@@ -123,7 +131,7 @@ function drawMap(map) {
     for (const cell of rows[r].cells) {
       const x = left + cell.column * width - box.scrollLeft;
       if (x < left - width || x > w) continue;
-      ctx.fillStyle = rateColour(cell.rate);
+      ctx.fillStyle = cell.rate === null ? look.getPropertyValue("--line") : rateColour(cell.rate);
       ctx.fillRect(x, y + 1, width - 1, height - 2);
       if (map.cursor && map.cursor.cell === cell) outline(ctx, look, x, y, map);
     }
@@ -153,6 +161,7 @@ function drawHead(ctx, look, map, w) {
   ctx.fillStyle = look.getPropertyValue("--page");
   ctx.fillRect(0, 0, w, CELL.head);
   ctx.fillStyle = look.getPropertyValue("--soft");
+  ctx.fillText(map.headName, 0, CELL.head / 2);
   const every = Math.max(1, Math.ceil(36 / map.width));
   map.heads.forEach((head, column) => {
     const x = map.left + column * map.width - map.box.scrollLeft;
@@ -171,8 +180,9 @@ function listenToMap(map, redraw) {
   };
   const tell = () => {
     const { cell, r } = map.cursor;
+    app.cursor = { round: cell.round.round, place: cell.place };
     const problem = map.run.problems[cell.round.problems[cell.place]][0];
-    map.told.textContent = plain(`Round ${cell.round.round}, row ${r + 1}: ${problem} · ${cell.right} of ${cell.graded} right`);
+    map.told.replaceChildren(`Round ${cell.round.round}, row ${r + 1}: `, el("span", { text: problem }), ` · ${cell.right} of ${cell.graded} right`);
     redraw();
   };
   box.addEventListener("pointermove", (event) => { const found = cellAt(event); if (found) { map.cursor = found; tell(); } });

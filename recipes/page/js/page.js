@@ -13,7 +13,12 @@ app.draw = () => {
   const [, title, page] = PAGES.find(([name]) => name === app.view.page) ?? PAGES[0];
   document.title = `${title} · ${app.state.runs.map((run) => plain(run.name)).join(", ") || "Groupwise"}`;
   main.className = `on-${app.view.page}`;
-  main.replaceChildren(...page().filter(Boolean));
+  const map = document.getElementById("pass-map");
+  const [left, top] = map ? [map.scrollLeft, map.scrollTop] : [0, 0];
+  const opened = [...main.querySelectorAll("details[open][id]")].map((one) => one.id);
+  main.replaceChildren(...(app.state.runs.length ? page().filter(Boolean) : [el("p", { class: "empty" }, "Reading the runs …")]));
+  for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
+  if (map) document.getElementById("pass-map")?.scrollTo(left, top);
   if (focused && focused !== "main") document.getElementById(focused)?.focus({ preventScroll: true });
 };
 
@@ -24,7 +29,7 @@ function drawTop() {
     el("span", { class: "brand" }, "Groupwise"),
     el("nav", { "aria-label": "Pages" }, links),
     el("span", { class: "top-right" },
-      app.state.serve ? el("span", { class: `live ${app.lost ? "lost" : ""}`, title: "This page follows the run folder" }, app.lost ? "not connected" : "live") : null,
+      app.state.serve ? el("span", { class: `live ${app.lost ? "lost" : ""}`, title: "This page follows the run folder" }, app.lost ? "not connected" : app.state.reading ? "reading …" : "live") : null,
       el("button", { type: "button", id: "theme", "aria-label": `Theme: ${theme()}`, title: "light or dark", on: { click: nextTheme } }, { auto: "◐", light: "☀", dark: "☾" }[theme()]),
       el("button", { type: "button", id: "ask", "aria-label": "Keys", on: { click: showHelp } }, "?")));
 }
@@ -97,7 +102,7 @@ async function follow() {
       }
     } catch { app.lost = true; }
     if (was !== app.lost) drawTop();
-    await new Promise((done) => setTimeout(done, FOLLOW_MS));
+    await new Promise((done) => setTimeout(done, app.state.reading && !app.lost ? 0 : FOLLOW_MS));
   }
 }
 
@@ -121,6 +126,7 @@ function start() {
     if (innerWidth !== width && app.view.page === "map") app.draw();
     width = innerWidth;
   }, 200));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => app.draw());
   app.draw();
   document.documentElement.dataset.ready = String(Math.round(performance.now()));
   if (app.state.serve) follow();

@@ -17,8 +17,10 @@ function rolloutsPage() {
     el("div", { class: "browser" }, side, browser.detail)];
 }
 
+const NO_FILTERS = { text: "", problem: "", from: "", to: "", kind: "", verdict: "" };
+
 function filtersAreOn() {
-  return ["text", "problem", "from", "to", "kind", "verdict"].some((name) => app.view[name]);
+  return Object.keys(NO_FILTERS).some((name) => app.view[name]);
 }
 
 /**
@@ -40,8 +42,11 @@ async function refilter(changed) {
     openCurrent(run, entries, changed);
     return;
   }
-  show([], "searching …");
-  const found = await searched(number, entries, (some, done, of) => show([...some], `${counted(some.length, "group")} in ${done} of ${of} rounds searched`), () => mine !== browser.search || !browser.list.box.isConnected);
+  // A run that goes on is searched again: what was found stays until then.
+  const isNew = changed || !browser.list.entries.length;
+  if (isNew) show([], "searching …");
+  const progress = (some, done, of) => isNew && show([...some], `${counted(some.length, "group")} in ${done} of ${of} rounds searched`);
+  const found = await searched(number, entries, progress, () => mine !== browser.search || !browser.list.box.isConnected);
   if (!found) return;
   show(found, `${counted(found.length, "group")} found`);
   openCurrent(run, found, changed);
@@ -62,7 +67,9 @@ function openCurrent(run, entries, changed) {
   if (entries.length && !isNamed) { openEntry(entries[0], false); return; }
   const asked = isNamed ? `Round ${app.view.round}, group ${app.view.group || 0} is not in this page${run.sample ? ": it holds a sample; --serve shows every rollout" : ""}.` : "No group passes the filters.";
   browser.shownKey = "";
-  browser.detail.replaceChildren(el("p", { class: "empty", text: asked }));
+  const clear = () => { go({ ...NO_FILTERS, round: "", group: "" }); };
+  browser.detail.replaceChildren(el("div", { class: "empty" }, el("p", { text: asked }),
+    filtersAreOn() ? el("button", { type: "button", id: "clear-filters", on: { click: clear } }, "Clear the filters") : null));
 }
 
 async function openEntry(entry, step) {
@@ -86,21 +93,30 @@ async function openEntry(entry, step) {
 function drawGroup() {
   const { run, entry, data, group } = browser.now;
   const [right, graded] = rightOf(entry.round.verdicts[entry.place]);
-  const told = el("p", { class: "told token-told", "aria-live": "off" }, data.hasTokens ? "Point at a token, or focus a completion and use the arrow keys." : "\u00a0");
+  const told = el("p", { class: "told token-told idle", "aria-live": "off" }, "Point at a token, or focus a completion and use the arrow keys.");
   browser.detail.replaceChildren(
     el("header", { class: "group-head" },
       el("div", {}, el("h2", { text: group.id }),
-        el("p", { class: "soft" }, `round ${entry.round.round} · group ${entry.place + 1} of ${entry.round.verdicts.length} · ${right} of ${graded} right`,
+        el("p", { class: "soft" }, `round ${entry.round.round} · group ${entry.place + 1} of ${entry.round.verdicts.length} · ${right} of ${graded} right${sameWeights(group) ? ` · ${weightsOf(group.rollouts[0])}` : ""}`,
           group.source && group.source !== group.id ? el("span", { text: ` · ${group.source}` }) : null)),
       el("div", { class: "buttons" },
         button("← previous", "p", () => move(-1)), button("next →", "n", () => move(1)), otherRounds(run, entry))),
     promptBlock(data, group),
     el("div", { class: "controls colours" }, colourings(data), sorting()),
-    el("p", { class: "meaning", id: "colour-means" }, colouringNote(data, group)),
-    el("div", { class: "cards" }, cardsOf(data, group, (text) => { told.textContent = plain(text); })),
-    told);
-  const sample = viewNumber("sample", -1);
-  if (sample >= 0) document.getElementById(`sample-${sample}`)?.scrollIntoView({ block: "nearest" });
+    el("p", { class: "meaning", id: "colour-means" }, colourScale(data.hasTokens ? colouringNow(data) : "none"), el("span", {}, colouringNote(data, group))),
+    el("div", { class: "cards" }, cardsOf(data, group, (parts) => {
+      told.classList.remove("idle");
+      told.replaceChildren(...parts.flatMap((part, i) => [i ? " · " : "", el("span", { text: part })]));
+    })),
+    data.hasTokens ? told : "");
+  const linked = document.getElementById(`sample-${viewNumber("sample", -1)}`);
+  linked?.classList.add("linked");
+  linked?.scrollIntoView({ block: "nearest" });
+}
+
+/** Whether one version of the weights drew all completions of a group. */
+function sameWeights(group) {
+  return group.rollouts.length > 0 && new Set(group.rollouts.map(weightsOf)).size === 1;
 }
 
 function button(label, key, act) {
@@ -119,8 +135,8 @@ function otherRounds(run, entry) {
 function promptBlock(data, group) {
   const messages = typeof group.prompt === "string" ? [{ role: "problem", content: group.prompt }] : group.prompt;
   return el("div", { class: "prompt" },
-    messages.map((message) => el("div", {}, el("span", { class: "role", text: message.role }), el("div", { class: "text", dir: "auto", text: message.content }))),
-    el("div", {}, el("span", { class: "role" }, "answer"), el("div", { class: "text", dir: "auto", text: String(group.answer).slice(0, 2000) })),
+    messages.map((message) => el("div", {}, el("span", { class: "role", text: message.role ?? "" }), el("div", { class: "text", dir: "auto", text: asText(message.content) }))),
+    el("div", {}, el("span", { class: "role" }, "answer"), el("div", { class: "text", dir: "auto", text: asText(group.answer).slice(0, 2000) })),
     data.hasTokens && group.prompt_tokens ? el("details", {}, el("summary", {}, `as the model saw it, ${counted(group.prompt_tokens, "token")}`),
       el("div", { class: "text", dir: "auto", text: textsOf(data, group.firstId, group.prompt_tokens).join("") })) : null);
 }
@@ -160,7 +176,7 @@ function cardsOf(data, group, told) {
   if (app.view.sort === "length") rows.sort((a, b) => b[0].sampled - a[0].sampled);
   if (match) rows.sort((a, b) => match.has(b[1]) - match.has(a[1]));
   const colouring = colouringNow(data);
-  return rows.map(([rollout, sample]) => card(data, rollout, sample, { colouring, told, match: match ? match.has(sample) : null }));
+  return rows.map(([rollout, sample]) => card(data, rollout, sample, { colouring, told, versions: !sameWeights(group), match: match ? match.has(sample) : null }));
 }
 
 /** The next or previous group of the list. */

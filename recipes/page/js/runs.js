@@ -2,7 +2,6 @@
 
 function runsPage() {
   const runs = app.state.runs;
-  if (!runs.length) return [el("p", { class: "empty" }, "Reading the runs …")];
   return [
     el("h1", {}, runs.length > 1 ? "Runs" : "Run"),
     el("div", { class: "run-cards" }, runs.map(runCard)),
@@ -61,8 +60,9 @@ function notesOf(run) {
   const broken = Object.entries(run.broken);
   if (broken.length) notes.push(`${counted(broken.length, "round")} cannot be read and are left out; round ${broken[0][0]}: ${broken[0][1]}`);
   if (run.unreadable) notes.push(`${counted(run.unreadable, "line")} of metrics.jsonl cannot be read.`);
+  if (run.ends_half && !app.state.serve) notes.push("The last line of metrics.jsonl is half-written and left out: the run is writing it, or was killed.");
   if (run.rounds.length && !run.has_tokens) notes.push("Its tokenizer is not on this machine: completions are shown as text, without their tokens.");
-  if (run.has_tokens && !run.rounds.some((r) => r.trained)) notes.push("It kept no trainer logprobs (train.keep_logprobs): tokens have no ratio and no advantage.");
+  if (run.has_tokens && run.columns.round?.length && !run.rounds.some((r) => r.trained)) notes.push("It kept no trainer logprobs (train.keep_logprobs): tokens have no ratio and no advantage.");
   return notes.length ? el("ul", { class: "notes" }, notes.map((text) => el("li", { text }))) : null;
 }
 
@@ -75,12 +75,12 @@ function evaluationTable(runs) {
   return el("section", {}, el("h2", {}, "Evaluations"),
     el("p", { class: "meaning" }, "pass@1 is the mean share of right samples, with its 95% interval over problems. Rows of one split with the same problems can be compared."),
     el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Evaluations" }, el("table", {},
-      el("thead", {}, el("tr", {}, [...(runs.length > 1 ? ["run"] : []), "weights", "split", "problems × samples", "pass@1", "0 to 100%", "pass@k", "maj@k", "cut off", "tokens"].map((h) => el("th", { scope: "col" }, h)))),
+      el("thead", {}, el("tr", {}, [...(runs.length > 1 ? ["run"] : []), "weights", "split", "problems × samples", "pass@1", "0 to 100%", "pass@k", "maj@k", "cut off", "tokens"].map((h) => el("th", { scope: "col", class: h === "0 to 100%" ? "bar" : null }, h)))),
       el("tbody", {}, rows.map(([run, place, label, r]) => el("tr", {},
         runs.length > 1 ? el("td", {}, el("span", { class: "swatch", css: { background: slotColour(place) } }), el("span", { text: run.name })) : null,
         el("th", { scope: "row", text: label }), el("td", { text: r.split }), el("td", { class: "number" }, `${r.num_problems} × ${r.num_samples}`),
         el("td", { class: "number" }, el("b", {}, shown(r.pass_at_1, "frac")), ` [${(r.pass_at_1_interval ?? []).map((v) => shown(v, "frac")).join(", ")}]`),
-        el("td", {}, intervalBar(r, place)), el("td", { class: "number" }, ofK(r, r.pass_at_k)), el("td", { class: "number" }, ofK(r, r.maj_at_k)),
+        el("td", { class: "bar" }, intervalBar(r, place)), el("td", { class: "number" }, ofK(r, r.pass_at_k)), el("td", { class: "number" }, ofK(r, r.maj_at_k)),
         el("td", { class: "number" }, shown(r.truncated_frac, "frac")), el("td", { class: "number" }, shown(r.mean_tokens))))))),
     single ? el("p", { class: "meaning" }, "* a single draw: fewer samples than four times k, too noisy to compare rows by.") : null,
     runs.map(differenceLine));
@@ -120,8 +120,8 @@ function configDifferences(runs) {
   return section;
 }
 
-function settings(run) {
-  return el("details", {}, el("summary", {}, el("span", { text: run.name }), ": config.yaml and versions.json"),
+function settings(run, place) {
+  return el("details", { id: `settings-${place}` }, el("summary", {}, el("span", { text: run.name }), ": config.yaml and versions.json"),
     el("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Settings" }, el("table", { class: "plain" }, el("tbody", {},
       [...flat(run.config), ...flat(run.versions)].map(([name, value]) =>
         el("tr", {}, el("th", { scope: "row", text: name }), el("td", { text: typeof value === "string" ? value : JSON.stringify(value) })))))));

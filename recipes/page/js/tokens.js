@@ -50,6 +50,25 @@ function tint(colouring, logprob, ratio, advantage) {
   return ["--low", 0];
 }
 
+/** The values at the ends of a colouring's scale, and steps between them. */
+const SCALES = {
+  logprob: ["−8", "0", [-8, -5, -2.5, -1, -0.25, 0].map((v) => [v, null, undefined])],
+  ratio: ["0.6", "1.65", [-0.5, -0.2, -0.05, 0, 0.05, 0.2, 0.5].map((v) => [null, v, undefined])],
+  advantage: ["−2", "2", [-2, -0.8, -0.2, 0, 0.2, 0.8, 2].map((v) => [null, null, v])],
+};
+
+/** The scale of a colouring. */
+function colourScale(colouring) {
+  if (!SCALES[colouring]) return null;
+  const [low, high, steps] = SCALES[colouring];
+  const boxes = steps.map((values) => {
+    const box = el("i");
+    paint(box, tint(colouring, ...values));
+    return box;
+  });
+  return el("span", { class: "scale-line" }, `${low} `, el("span", { class: "scale", "aria-hidden": "true" }, boxes), ` ${high}`);
+}
+
 /** Background of a strength; text stays readable on it. */
 function paint(node, [hue, strength]) {
   const share = strength < 0.01 ? 0 : Math.round(6 + 58 * Math.sqrt(strength));
@@ -89,17 +108,16 @@ function putToken(span, text) {
   });
 }
 
-/** What is known of one token, in words. */
+/** What is known of one token, in words, part by part. */
 function tokenTold(round, rollout, i) {
   const place = rollout.firstId + i;
   const text = textsOf(round, rollout.firstId, rollout.tokens)[i];
   const logprob = logprobOf(round.logprobs[rollout.first + i]);
-  const told = [`token ${i + 1} of ${rollout.tokens}`, `“${plain(text).replaceAll("\n", "↵")}”`,
-    `id ${idAt(round, place)}`];
-  if (logprob === null) return [...told, "not sampled"].join(" · ");
+  const told = [`token ${i + 1} of ${rollout.tokens}`, `“${text.replaceAll("\n", "↵")}”`, `id ${idAt(round, place)}`];
+  if (logprob === null) return [...told, "not sampled"];
   told.push(`logprob ${trimmed(logprob, 2)}`, `probability ${shown(Math.exp(logprob), "frac")}`);
   const ratio = round.ratios ? ratioOf(round.ratios[rollout.first + i]) : null;
   if (ratio !== null) told.push(`ratio ${trimmed(Math.exp(ratio), 3)}`);
   if (rollout.advantage !== undefined) told.push(`advantage ${shown(rollout.advantage)}`);
-  return told.join(" · ");
+  return told;
 }
