@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
         "files": len(dump.files),
         "left_out": left_out,
         "reward": grader.name if grader else "none",
-        "answers": str(given.answers) if given.answers else "of the dump",
+        "answers": given.answers,
         "logged_mismatch": _logged_mismatch(given.path),
         **audit.to_json(),
     }
@@ -96,6 +96,8 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
             raise ValueError(f"--{name} is {getattr(given, name)}: use 1 or more")
     if given.out and not given.out.absolute().parent.is_dir():
         raise ValueError(f"--out is {given.out}, but {given.out.parent} is no folder")
+    if given.out and given.out.is_dir():
+        raise ValueError(f"--out is {given.out}, a folder: name a file")
     return given
 
 

@@ -202,6 +202,7 @@ def _start_wandb(place: Place) -> Any:
     online = place.config.online
     if not online:
         os.environ["WANDB_ERROR_REPORTING"] = "false"  # its own faults would be sent, else
+        os.environ["WANDB_SILENT"] = "true"  # read as it is imported; or it advertises
     import wandb
     from accelerate.tracking import WandBTracker
 
@@ -213,7 +214,6 @@ def _start_wandb(place: Place) -> Any:
         x_disable_meta=True,
         x_save_requirements=False,
         x_transaction_log_flush_interval=FLUSHED_S,
-        silent=not online,
     )
     return _started(
         WandBTracker(

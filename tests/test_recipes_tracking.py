@@ -279,6 +279,7 @@ def resolve(*names, **more):
     print("ASKS FOR", names, file=sys.stderr)
     raise OSError("no network here")
 socket.socket.connect, socket.getaddrinfo = connect, resolve
+sys.modules["openai"] = socket  # as with vLLM: wandb would advertise
 from recipes.tracking import TrackConfig, Tracking
 class Report:
     def phase(self, name): pass
@@ -360,9 +361,7 @@ def test_killed_and_resumed_it_holds_each_round_once_and_calls_nobody(tmp_path, 
     write_metrics(folder, *rows)
     assert (done.returncode, done.stdout) == (0, "to the end\n"), done.stderr
     assert kept_curves(folder) == logged_curves(folder)
-    for process in (killed, done):
-        assert "CONNECTS" not in process.stderr
-        assert "ASKS" not in process.stderr
+    assert (killed.stdout, killed.stderr, done.stderr) == ("", "", "")
     assert callers == []
 
 
