@@ -65,14 +65,15 @@ def _origins(result: dict[str, Any]) -> Iterator[str]:
     if len(steps) > 1:
         span = f"steps {steps[0]['step']} to {steps[-1]['step']}"
     yield (
-        f"{result['format']}: {result['completions']:,} completions in {groups['count']:,} groups, "
-        f"{span}; {result['path']}, {result['files']:,} files"
+        f"{result['format']}: {_counted(result['completions'], 'completion')} in "
+        f"{_counted(groups['count'], 'group')}, {span}; {result['path']}, "
+        f"{_counted(result['files'], 'file')}"
     )
     for reason, found in result["left_out"].items():
         yield f"left out: {found['count']:,} x {reason} (the first: {found['first']})"
     fields = ", ".join(result["grade_fields"])
-    above = f"right above {result['right_above']:g}"
-    yield f"theirs: the dump's {fields}, {above}" if fields else "theirs: no grade in the dump"
+    above = "" if fields == "verdict" else f", right above {result['right_above']:g}"
+    yield f"theirs: the dump's {fields}{above}" if fields else "theirs: no grade in the dump"
     fields = ", ".join(result["answer_fields"]) or "none"
     answers = result["answers"] or f"the dump's {fields}"
     is_graded = result["reward"] != "none"
@@ -210,6 +211,10 @@ def _table(title: str, *columns: str, left: int) -> Table:
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index < left else "right")
     return table
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _mean(spread: dict[str, Any]) -> str:

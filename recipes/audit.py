@@ -94,6 +94,8 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     for name in ("limit", "examples"):
         if getattr(given, name) is not None and getattr(given, name) < 1:
             raise ValueError(f"--{name} is {getattr(given, name)}: use 1 or more")
+    if given.question_column and not given.answers:
+        raise ValueError("--question-column names a field of --answers: give both, or neither")
     if given.out and not given.out.absolute().parent.is_dir():
         raise ValueError(f"--out is {given.out}, but {given.out.parent} is no folder")
     if given.out and given.out.is_dir():

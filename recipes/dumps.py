@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -130,13 +130,18 @@ def read_trl(files: Sequence[Path], fields: Fields) -> Read:
             yield LeftOut(place=str(path), reason="the table before it again", is_fault=False)
             continue
         before = now
+        if missing := {"prompt", "completion"} - set(file.schema_arrow.names):
+            raise ValueError(
+                f"{path} has no column {sorted(missing)[0]!r}; its columns are "
+                f"{file.schema_arrow.names[:12]!a}; known are {KNOWN}"
+            )
         rewards = [
             column.name
             for column in file.schema_arrow
             if types.is_floating(column.type) and column.name not in ("advantage", "step")
         ]
-        theirs = fields.theirs or _correctness(rewards, path)
-        columns = Fields(theirs=theirs, answer=fields.answer, logprobs=fields.logprobs)
+        theirs = fields.theirs or (_correctness(rewards, path) if rewards else "")
+        columns = replace(fields, theirs=theirs)
         try:
             for number, row in enumerate(_parquet_rows(file), start=1):
                 yield sample_of(row, path, number, columns, ("prompt", "completion"), rewards)
@@ -151,7 +156,7 @@ def read_verl(files: Sequence[Path], fields: Fields) -> Read:
             yield row
             continue
         theirs = fields.theirs or ("acc" if "acc" in row else "score")
-        columns = Fields(theirs=theirs, answer=fields.answer, logprobs=fields.logprobs)
+        columns = replace(fields, theirs=theirs)
         yield sample_of(row, path, number, columns, ("input", "output"), ["score"])
 
 
@@ -163,7 +168,7 @@ def read_rows(files: Sequence[Path], fields: Fields) -> Read:
             continue
         response = next((name for name in RESPONSES if name in row), RESPONSES[0])
         theirs = fields.theirs or ("reward" if "reward" in row else "")
-        columns = Fields(theirs=theirs, answer=fields.answer, logprobs=fields.logprobs)
+        columns = replace(fields, theirs=theirs)
         yield sample_of(row, path, number, columns, ("prompt", response), ["reward"])
 
 

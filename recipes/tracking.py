@@ -47,7 +47,8 @@ class TrackConfig:
 
 def tracking_fault(config: TrackConfig) -> str | None:
     """What is wrong with the settings, or None."""
-    absent = [name for name in config.to if find_spec(name) is None]
+    # A folder of that name, such as the one that wandb leaves, has a spec too, without an origin.
+    absent = [name for name in config.to if getattr(find_spec(name), "origin", None) is None]
     if absent:
         return (
             f"track.to names {' and '.join(absent)}, not installed here: "

@@ -283,6 +283,7 @@ def test_the_command_says_in_one_line_what_is_wrong():
         "dump --workers 0": "error: --workers is 0: model text is graded in other processes",
         "dump --theirs accuracy": "error: dump/1.jsonl, row 1: no field 'accuracy'; the fields",
         "dump --examples 0": "error: --examples is 0: use 1 or more",
+        "dump --question-column q": "error: --question-column names a field of --answers: give both",
         "dump --out empty": "error: --out is empty, a folder: name a file",
         "dump --out no/out.json": "error: --out is no/out.json, but no is no folder",
     }.items():

@@ -136,6 +136,21 @@ def test_a_table_that_was_logged_twice_counts_once(tmp_path):
     assert not found[2].is_fault
 
 
+def test_a_parquet_file_that_is_no_table_of_trls(tmp_path):
+    pandas.DataFrame({"prompt": ["a"], "question": ["b"]}).to_parquet(tmp_path / "a.parquet")
+    message = (
+        r"a\.parquet has no column 'completion'; its columns are \['prompt', 'question'\]; known"
+    )
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / "a.parquet")
+
+
+def test_a_table_without_rewards_has_no_grade(tmp_path):
+    trl_table(tmp_path, 1, {"prompt": ["a"], "completion": ["8"]})
+    (found,) = read(tmp_path)
+    assert (found.grade, found.grade_field, found.rewards) == (None, "", {})
+
+
 def test_two_rewards_of_which_neither_is_called_right_or_wrong(tmp_path):
     rows = {"prompt": ["a"], "completion": ["8"], "brevity": [1.0], "format": [1.0]}
     trl_table(tmp_path, 1, rows)

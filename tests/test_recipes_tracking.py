@@ -22,7 +22,7 @@ from recipes.cli import read_config, split_command
 from recipes.config import differences, from_yaml, to_yaml
 from recipes.preflight import check_config
 from recipes.presets import PRESETS, quickstart
-from recipes.tracking import TrackConfig, Tracking, numbers
+from recipes.tracking import TrackConfig, Tracking, numbers, tracking_fault
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -204,6 +204,12 @@ def test_a_missing_package_is_refused_before_anything_heavy_loads(monkeypatch):
     )
     with pytest.raises(ValueError, match=message):
         check_config(config)
+
+
+def test_a_folder_of_the_name_is_no_package(tmp_path, monkeypatch):
+    (tmp_path / "wandbee").mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "names wandbee, not installed" in tracking_fault(TrackConfig(to=("wandbee",)))
 
 
 def test_it_is_a_field_like_any_other_and_may_change_on_resume():
