@@ -56,7 +56,7 @@ def test_rounds_use_the_papers_template_and_the_growing_limit(finished):
     from rollouts.records import read_groups
 
     folder, _ = finished
-    rounds = [read_groups(path) for path in sorted((folder / "rollouts").iterdir())]
+    rounds = [read_groups(path) for path in sorted((folder / "rollouts").glob("round-*"))]
     limits = [{r.response.max_tokens for g in groups for r in g.rollouts} for groups in rounds]
     assert limits == [{16}, {24}]  # two updates a round; the limit grows at update 2
     versions = [{r.versions[0][0] for g in groups for r in g.rollouts} for groups in rounds]
