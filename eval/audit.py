@@ -82,6 +82,8 @@ class Audit:
     completions: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     verdicts: Counter[Verdict] = field(default_factory=Counter)
+    grade_fields: Counter[str] = field(default_factory=Counter)
+    answer_fields: Counter[str] = field(default_factory=Counter)
     theirs: Rate = field(default_factory=Rate)
     ours: Rate = field(default_factory=Rate)
     kinds: dict[tuple[str, str], tuple[Rate, Examples]] = field(default_factory=dict)
@@ -103,6 +105,10 @@ class Audit:
             self.groups.close_table()
             self._table = sample.table
         self.completions += 1
+        if sample.grade is not None:
+            self.grade_fields[sample.grade_field] += 1
+        if sample.answer is not None:
+            self.answer_fields[sample.answer_field] += 1
         theirs, ours = judged.theirs(self.right_above), judged.ours
         self.theirs.add(theirs)
         self.ours.add(ours)
@@ -124,6 +130,8 @@ class Audit:
         return {
             "completions": self.completions,
             "right_above": self.right_above,
+            "grade_fields": dict(self.grade_fields),
+            "answer_fields": dict(self.answer_fields),
             "right": {"theirs": self.theirs.to_json(), "ours": self.ours.to_json()},
             "agreement": {name: self.outcomes[name] for name in OUTCOMES.values()}
             | {"both_graded": both, "agreed_frac": agreed / both if both else None},

@@ -25,8 +25,10 @@ class Sample:
         response: Its text; `num_tokens` and `max_tokens` are 0 where unknown.
         is_truncated: Whether the limit cut it off; None where the dump does not say.
         grade: What their grader said of its correctness; None if nothing.
+        grade_field: Where in the dump that stands; empty if nowhere.
         rewards: What it was rewarded for, by name.
         answer: The reference in the dump; None if there is none.
+        answer_field: Where in the dump that stands; empty if nowhere.
         problem: Where the dump holds all of it (ours do).
         sampler_logprobs, trainer_logprobs: Of the same tokens; empty where unknown.
     """
@@ -38,8 +40,10 @@ class Sample:
     response: Response
     is_truncated: bool | None = None
     grade: float | None = None
+    grade_field: str = ""
     rewards: dict[str, float | None] = field(default_factory=dict)
     answer: str | None = None
+    answer_field: str = ""
     problem: Problem | None = None
     sampler_logprobs: tuple[float, ...] = ()
     trainer_logprobs: tuple[float, ...] = ()

@@ -62,7 +62,10 @@ def ends_in_loop(text: str) -> bool:
 
 
 def repetition(text: str) -> float:
-    """The share of 4-grams of words, separated by white space, that stood there before."""
+    """The share of 4-grams of words, separated by white space, that stood there before.
+
+    Numbers and formulas count, which are no words to `rewards.length.repetition_reward`.
+    """
     return repeated_share(text.lower().split()[-MAX_WORDS:], NGRAM)
 
 

@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
         "files": len(dump.files),
         "left_out": left_out,
         "reward": grader.name if grader else "none",
-        "answers": str(given.answers) if given.answers else "of the dump",
+        "answers": given.answers,
         "logged_mismatch": _logged_mismatch(given.path),
         **audit.to_json(),
     }
@@ -94,8 +94,12 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     for name in ("limit", "examples"):
         if getattr(given, name) is not None and getattr(given, name) < 1:
             raise ValueError(f"--{name} is {getattr(given, name)}: use 1 or more")
+    if given.question_column and not given.answers:
+        raise ValueError("--question-column names a field of --answers: give both, or neither")
     if given.out and not given.out.absolute().parent.is_dir():
         raise ValueError(f"--out is {given.out}, but {given.out.parent} is no folder")
+    if given.out and given.out.is_dir():
+        raise ValueError(f"--out is {given.out}, a folder: name a file")
     return given
 
 

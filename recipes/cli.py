@@ -65,9 +65,15 @@ def guarded(action: Callable[[], None]) -> int:
             raise
         if is_first() or _met():
             rank = "" if is_first() else f"process {os.environ['RANK']}: "
-            print(f"error: {rank}{' '.join(line.split())}", file=sys.stderr, flush=True)
+            print(f"error: {rank}{_harmless(line)}", file=sys.stderr, flush=True)
         return USER_ERROR
     return 0
+
+
+def _harmless(text: str) -> str:
+    """One line without control characters: a name or a model's text may be in it."""
+    line = " ".join(text.split())
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
 
 
 def is_first() -> bool:

@@ -59,10 +59,11 @@ def sample_of(
     try:
         prompt = _prompt(field_of(row, texts[0], place))
         sampler, trainer = _logprobs(row, fields.logprobs)
+        answer = fields.answer or next((name for name in ANSWER_COLUMNS if name in row), "")
         return Sample(
             table=str(path),
             row=number,
-            step=int(row.get("step") or (int(path.stem) if path.stem.isdecimal() else 0)),
+            step=_step(row.get("step"), path),
             prompt=prompt,
             response=Response(
                 text=_text(field_of(row, texts[1], place)),
@@ -70,12 +71,14 @@ def sample_of(
                 num_tokens=len(sampler),
             ),
             grade=_grade(field_of(row, fields.theirs, place)) if fields.theirs else None,
+            grade_field=fields.theirs,
             rewards={name: _grade(row.get(name)) for name in rewards},
-            answer=_answer(row, fields.answer, place),
+            answer=reference_text(field_of(row, answer, place)) if answer else None,
+            answer_field=answer,
             sampler_logprobs=sampler,
             trainer_logprobs=trainer,
         )
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         return LeftOut(place=place, reason=str(error).removeprefix(f"{place}: "))
 
 
@@ -117,22 +120,25 @@ def _prefill(prompt: str | Messages) -> str:
     return "<think>\n" if prompt.rstrip().endswith("<think>") else ""
 
 
+def _step(value: Any, path: Path) -> int:
+    """Of the row, else the file's name where that is a number."""
+    if value is None:
+        return int(path.stem) if path.stem.isdecimal() else 0
+    step = _number(value)
+    if not step.is_integer():
+        raise ValueError(f"the step is {value!r:.60}; a whole number is needed")
+    return int(step)
+
+
 def _grade(value: Any) -> float | None:
-    """A number, or nothing: TRL writes NaN where a reward gave None."""
+    """A number, or nothing: TRL writes NaN where a reward gave None, and verl numpy's as text."""
     if value is None:
         return None
-    if not isinstance(value, int | float):
-        raise ValueError(f"the grade is {value!r:.60}; a number is needed")
-    return float(value) if math.isfinite(value) else None
-
-
-def _answer(row: Row, name: str, place: str) -> str | None:
-    if name:
-        return reference_text(field_of(row, name, place))
-    for known in ANSWER_COLUMNS:
-        if known in row:
-            return reference_text(row[known])
-    return None
+    try:
+        number = float(value == "True" if value in ("True", "False") else value)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError(f"the grade is {value!r:.60}; a number is needed") from error
+    return number if math.isfinite(number) else None
 
 
 def _logprobs(
@@ -141,11 +147,22 @@ def _logprobs(
     pair = named or next((pair for pair in LOGPROBS if all(n in row for n in pair)), None)
     if pair is None:
         return (), ()
-    first, second = (tuple(_number_or_nan(x) for x in row.get(n) or ()) for n in pair)
+    first, second = (_numbers(row, name) for name in pair)
     if len(first) != len(second):
         raise ValueError(f"{pair[0]} has {len(first)} numbers and {pair[1]} {len(second)}")
     return first, second
 
 
-def _number_or_nan(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else math.nan
+def _numbers(row: Row, name: str) -> tuple[float, ...]:
+    values = row.get(name)
+    if not isinstance(values, list | None):
+        raise ValueError(f"{name} is {values!r:.60}; a list of numbers is needed")
+    return tuple(_number(value) for value in values or ())
+
+
+def _number(value: Any) -> float:
+    """NaN if it is none, or too large for one."""
+    try:
+        return float(value)
+    except (ValueError, TypeError, OverflowError):
+        return math.nan

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,16 @@ KNOWN = (
 )
 RESPONSES = ("response", "completion", "text")
 BATCH_ROWS = 64
+BROKEN = (
+    zstandard.ZstdError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    RuntimeError,
+)
+"""What a round file raises that is none of ours, or was cut off or changed."""
 
 _CORRECTNESS = re.compile(r"accura|correct|math|answer|verif|solution|acc$", re.IGNORECASE)
 
@@ -72,13 +82,19 @@ def read_run(files: Sequence[Path], fields: Fields) -> Read:
         number = re.search(r"\d+", file.name)
         try:
             groups = read_groups(file)
-        except (zstandard.ZstdError, ValueError, KeyError, TypeError, EOFError) as error:
+        except BROKEN as error:
             yield LeftOut(place=str(file), reason=f"no whole round file ({error!s:.80})")
             continue
         rows = ((group.problem, rollout) for group in groups for rollout in group.rollouts)
         for row, (problem, rollout) in enumerate(rows, start=1):
             score, response = rollout.score, rollout.response
-            grade = score.parts.get(fields.theirs, float(score.verdict is Verdict.CORRECT))
+            if fields.theirs and fields.theirs not in score.parts and not score.verdict.is_ours:
+                reason = (
+                    f"no part {fields.theirs!r}; the parts are {', '.join(score.parts) or 'none'}"
+                )
+                yield LeftOut(place=f"{file}, row {row}", reason=reason)
+                continue
+            is_right = float(score.verdict is Verdict.CORRECT)
             yield Sample(
                 table=str(file),
                 row=row,
@@ -86,9 +102,11 @@ def read_run(files: Sequence[Path], fields: Fields) -> Read:
                 prompt=problem.prompt,
                 response=response,
                 is_truncated=response.finish == "length",
-                grade=None if score.verdict.is_ours else grade,
+                grade=None if score.verdict.is_ours else score.parts.get(fields.theirs, is_right),
+                grade_field=fields.theirs or "verdict",
                 rewards={"value": None if score.verdict.is_ours else score.value},
                 answer=problem.answer,
+                answer_field="problem.answer",
                 problem=problem,
             )
 
@@ -112,15 +130,23 @@ def read_trl(files: Sequence[Path], fields: Fields) -> Read:
             yield LeftOut(place=str(path), reason="the table before it again", is_fault=False)
             continue
         before = now
+        if missing := {"prompt", "completion"} - set(file.schema_arrow.names):
+            raise ValueError(
+                f"{path} has no column {sorted(missing)[0]!r}; its columns are "
+                f"{file.schema_arrow.names[:12]!a}; known are {KNOWN}"
+            )
         rewards = [
             column.name
             for column in file.schema_arrow
             if types.is_floating(column.type) and column.name not in ("advantage", "step")
         ]
-        theirs = fields.theirs or _correctness(rewards, path)
-        columns = Fields(theirs=theirs, answer=fields.answer, logprobs=fields.logprobs)
-        for number, row in enumerate(_parquet_rows(file), start=1):
-            yield sample_of(row, path, number, columns, ("prompt", "completion"), rewards)
+        theirs = fields.theirs or (_correctness(rewards, path) if rewards else "")
+        columns = replace(fields, theirs=theirs)
+        try:
+            for number, row in enumerate(_parquet_rows(file), start=1):
+                yield sample_of(row, path, number, columns, ("prompt", "completion"), rewards)
+        except (ArrowException, OSError) as error:
+            yield LeftOut(place=str(path), reason=f"no whole parquet file ({error!s:.80})")
 
 
 def read_verl(files: Sequence[Path], fields: Fields) -> Read:
@@ -130,7 +156,7 @@ def read_verl(files: Sequence[Path], fields: Fields) -> Read:
             yield row
             continue
         theirs = fields.theirs or ("acc" if "acc" in row else "score")
-        columns = Fields(theirs=theirs, answer=fields.answer, logprobs=fields.logprobs)
+        columns = replace(fields, theirs=theirs)
         yield sample_of(row, path, number, columns, ("input", "output"), ["score"])
 
 
@@ -142,7 +168,7 @@ def read_rows(files: Sequence[Path], fields: Fields) -> Read:
             continue
         response = next((name for name in RESPONSES if name in row), RESPONSES[0])
         theirs = fields.theirs or ("reward" if "reward" in row else "")
-        columns = Fields(theirs=theirs, answer=fields.answer, logprobs=fields.logprobs)
+        columns = replace(fields, theirs=theirs)
         yield sample_of(row, path, number, columns, ("prompt", response), ["reward"])
 
 
@@ -157,8 +183,8 @@ def _in_folder(path: Path) -> tuple[list[Path], Callable[..., Read], str]:
     lines = sorted(path.glob("*.jsonl"), key=lambda file: (_number(file), file.name))
     if lines:
         return lines, *_by_row(lines, path)
-    there = sorted(item.name for item in path.iterdir())[:5]
-    raise ValueError(f"{path} holds {', '.join(there) or 'nothing'}; known are {KNOWN}")
+    there = ", ".join(sorted(item.name for item in path.iterdir())[:5])
+    raise ValueError(f"{path} holds {there or 'nothing'}; known are {KNOWN}")
 
 
 def _by_ending(path: Path) -> tuple[Callable[..., Read], str]:

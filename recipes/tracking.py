@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 REMOTE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_BUCKET_ID")
 """Variables that would make trackio send what it is told."""
+FLUSHED_S = 0.5
+"""How soon what wandb was told is in its file; its own 15 s would be lost in a kill."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,8 @@ class TrackConfig:
 
 def tracking_fault(config: TrackConfig) -> str | None:
     """What is wrong with the settings, or None."""
-    absent = [name for name in config.to if find_spec(name) is None]
+    # A folder of that name, such as the one that wandb leaves, has a spec too, without an origin.
+    absent = [name for name in config.to if getattr(find_spec(name), "origin", None) is None]
     if absent:
         return (
             f"track.to names {' and '.join(absent)}, not installed here: "
@@ -156,7 +159,7 @@ class Tracking:
         if name not in self._trackers or index < self._state["next"].get(name, 0):
             return
         with self._left_out_if_it_fails(name, f"at round {index}"):
-            # Before it is told: a kill in between costs a point, and never repeats one.
+            # Before it is told: a kill within a second costs a point, and never repeats one.
             self._state["next"][name] = index + 1
             text = json.dumps(self._state) + "\n"
             write_atomically(self._folder / "track" / "state.json", text.encode())
@@ -200,6 +203,7 @@ def _start_wandb(place: Place) -> Any:
     online = place.config.online
     if not online:
         os.environ["WANDB_ERROR_REPORTING"] = "false"  # its own faults would be sent, else
+        os.environ["WANDB_SILENT"] = "true"  # read as it is imported; or it advertises
     import wandb
     from accelerate.tracking import WandBTracker
 
@@ -210,7 +214,7 @@ def _start_wandb(place: Place) -> Any:
         x_disable_stats=True,
         x_disable_meta=True,
         x_save_requirements=False,
-        silent=not online,
+        x_transaction_log_flush_interval=FLUSHED_S,
     )
     return _started(
         WandBTracker(

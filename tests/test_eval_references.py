@@ -91,6 +91,6 @@ def test_many_questions_and_a_long_prompt_are_quick():
     prompt = (
         "some words before it " * 2000 + "What is the value of the number 777 plus one, in words?"
     )
-    began = time.perf_counter()
+    began = time.process_time()
     assert references.find(prompt + " Think.")[1] == "777"
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2

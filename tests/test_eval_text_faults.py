@@ -67,9 +67,9 @@ def test_the_share_of_repeated_words():
 
 
 def test_a_long_text_is_looked_at_quickly():
-    began = time.perf_counter()
+    began = time.process_time()
     for text in ("ab " * 500_000, "<think>" * 200_000, "\\boxed{" * 200_000, "{" * 1_000_000):
         looks_cut(text)
         ends_in_loop(text)
         repetition(text)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5

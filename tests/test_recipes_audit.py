@@ -75,9 +75,21 @@ def test_verls_dump_from_end_to_end(capsys):
     assert found["parts"]["language"]["count"] == 6
     printed = capsys.readouterr().out
     assert printed.startswith(
-        "verl: 6 completions in 2 groups, steps 1 to 2; graded by: math\n"
+        "verl: 6 completions in 2 groups, steps 1 to 2; dump, 2 files\n"
+        "theirs: the dump's score, right above 0\n"
+        "ours: math; reference answers: the dump's gts\n\n"
         "right by theirs: 66.7% (4 of 6)\nright by ours:   50.0% (3 of 6)\n"
     )
+    assert (
+        "accepted, several answers: dump/2.jsonl, row 2\n"
+        "  theirs 1, ours wrong\n"
+        "  reference | 8\n"
+        "  prompt    | Think.\n"
+        "            | user\n"
+        "            | What is 3 + 5?\n"
+        "            | assistant\n"
+        "  response  | It is \\boxed{8} or \\boxed{9}\n"
+    ) in printed
     assert "agreed: 50.0% of 6 graded by both; accepted wrongly 2, refused wrongly 1" in printed
 
 
@@ -271,6 +283,8 @@ def test_the_command_says_in_one_line_what_is_wrong():
         "dump --workers 0": "error: --workers is 0: model text is graded in other processes",
         "dump --theirs accuracy": "error: dump/1.jsonl, row 1: no field 'accuracy'; the fields",
         "dump --examples 0": "error: --examples is 0: use 1 or more",
+        "dump --question-column q": "error: --question-column names a field of --answers: give both",
+        "dump --out empty": "error: --out is empty, a folder: name a file",
         "dump --out no/out.json": "error: --out is no/out.json, but no is no folder",
     }.items():
         done = command(words)

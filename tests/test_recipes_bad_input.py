@@ -201,7 +201,9 @@ def died(runs: dict[str, Path], tmp_path: Path) -> Path:
 
 
 def names(folder: Path, part: str) -> list[str]:
-    return sorted(path.name for path in (folder / part).iterdir())
+    """What is there, leftovers too, but for what the trainer writes beside its rounds."""
+    found = (path.name for path in (folder / part).iterdir())
+    return sorted(name for name in found if not name.startswith("trainer-"))
 
 
 def test_an_engine_that_dies_costs_its_round_only(run, runs, died, tiny_model, monkeypatch):

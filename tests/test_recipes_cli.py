@@ -238,6 +238,7 @@ NO_ROOM = "the disk is full{}: free some space, then --resume; the last checkpoi
     ("error", "code", "line"),
     [
         (ValueError("a  line\nbroken"), 2, "error: a line broken"),
+        (ValueError("\x1b[2J\u202e\x07é"), 2, "error: \\x1b[2J\\u202e\\x07é"),
         (OSError(errno.ENOSPC, "No space", "f"), 2, "error: " + NO_ROOM.format(" (f)")),
         (OSError(errno.EDQUOT, "Quota"), 2, "error: " + NO_ROOM.format("")),
         (

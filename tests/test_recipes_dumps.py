@@ -4,10 +4,15 @@ import importlib.util
 import json
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy
 import pandas
 import pytest
+import zstandard
+from pyarrow import parquet
 
 from eval.judged import Sample
 from recipes.dump_rows import Fields, LeftOut
@@ -15,6 +20,7 @@ from recipes.dumps import open_dump
 from rewards.problem import Problem, Response, Score, Verdict
 from rollouts.records import encode_groups
 from rollouts.rollout import Group, Rollout
+from tests.conftest import write_tiny_model
 
 ASK = [{"role": "system", "content": "Think."}, {"role": "user", "content": "3 + 5?"}]
 
@@ -130,12 +136,64 @@ def test_a_table_that_was_logged_twice_counts_once(tmp_path):
     assert not found[2].is_fault
 
 
+def test_a_parquet_file_that_is_no_table_of_trls(tmp_path):
+    pandas.DataFrame({"prompt": ["a"], "question": ["b"]}).to_parquet(tmp_path / "a.parquet")
+    message = (
+        r"a\.parquet has no column 'completion'; its columns are \['prompt', 'question'\]; known"
+    )
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / "a.parquet")
+
+
+def test_a_table_without_rewards_has_no_grade(tmp_path):
+    trl_table(tmp_path, 1, {"prompt": ["a"], "completion": ["8"]})
+    (found,) = read(tmp_path)
+    assert (found.grade, found.grade_field, found.rewards) == (None, "", {})
+
+
 def test_two_rewards_of_which_neither_is_called_right_or_wrong(tmp_path):
     rows = {"prompt": ["a"], "completion": ["8"], "brevity": [1.0], "format": [1.0]}
     trl_table(tmp_path, 1, rows)
     with pytest.raises(ValueError, match=r"has the rewards \['brevity', 'format'\].*--theirs NAME"):
         read(tmp_path)
     assert read(tmp_path, theirs="brevity")[0].grade == 1.0
+
+
+TRAIN = """
+import sys
+from pathlib import Path
+from datasets import Dataset
+from trl import GRPOConfig, GRPOTrainer
+def accuracy_reward(completions, answer, log_extra, **columns):
+    log_extra("answer", list(answer))
+    return [float(a in c[0]["content"]) for c, a in zip(completions, answer)]
+def format_reward(completions, **columns):
+    return [None for _ in completions]
+rows = [{"prompt": [{"role": "user", "content": f"{n} + 1?"}], "answer": str(n + 1)} for n in (3, 4)]
+args = GRPOConfig(output_dir="out", max_steps=2, logging_steps=1, num_generations=4, save_strategy="no",
+    per_device_train_batch_size=8, max_completion_length=8, log_completions=True, report_to=[],
+    use_cpu=True, bf16=False)
+rewards = [accuracy_reward, format_reward]
+GRPOTrainer(model="model", reward_funcs=rewards, train_dataset=Dataset.from_list(rows), args=args).train()
+"""
+
+
+@pytest.mark.slow
+def test_what_trl_itself_writes(tmp_path):
+    write_tiny_model(tmp_path / "model", tied=True)
+    subprocess.run([sys.executable, "-c", TRAIN], cwd=tmp_path, check=True, capture_output=True)
+    found = read(tmp_path / "out")
+    assert open_dump(tmp_path / "out").format == "trl"
+    assert [item.step for item in found] == [1] * 8 + [2] * 8
+    assert {item.prompt[0]["content"] for item in found} == {"3 + 1?", "4 + 1?"}
+    for item in found:
+        right = float(item.answer in item.response.text)
+        assert item.rewards == {"accuracy_reward": right, "format_reward": None}
+        assert (item.grade_field, item.grade, item.answer_field) == (
+            "accuracy_reward",
+            right,
+            "answer",
+        )
 
 
 def test_trl_still_writes_such_tables():
@@ -211,7 +269,18 @@ def test_logprobs_of_both(tmp_path):
         ("[" * 100_000 + "\n", "not valid JSON"),
         ('{"input": "a", "score": 1}\n', "no field 'output'; the fields are 'input', 'score'"),
         ('{"input": "a", "output": 8, "score": 1}\n', "8 is neither a text nor a list of messages"),
-        ('{"input": "a", "output": "b", "score": "1"}\n', "the grade is '1'; a number is needed"),
+        ('{"input": "a", "output": "b", "score": "yes"}\n', "the grade is 'yes'; a number is"),
+        (
+            '{"input": "a", "output": "b", "score": [1]}\n',
+            r"the grade is \[1\]; a number is needed",
+        ),
+        (f'{{"input": "a", "output": "b", "score": 1{"0" * 400}}}\n', "the grade is 1000"),
+        ('{"input": "a", "output": "b", "score": 1, "step": "x"}\n', "the step is 'x'; a whole"),
+        ('{"input": "a", "output": "b", "score": 1, "step": NaN}\n', "the step is nan; a whole"),
+        (
+            '{"input": "a", "output": "b", "score": 1, "old_log_probs": 1, "rollout_log_probs": 2}\n',
+            "rollout_log_probs is 2; a list of numbers is needed",
+        ),
     ],
 )
 def test_a_row_that_cannot_be_read_is_left_out_by_its_place(tmp_path, line, reason):
@@ -223,6 +292,61 @@ def test_a_row_that_cannot_be_read_is_left_out_by_its_place(tmp_path, line, reas
     assert bad.place.endswith(("1.jsonl, line 2", "1.jsonl, row 2"))
     assert bad.is_fault
     assert re.match(reason, bad.reason), bad.reason
+
+
+def test_numpys_values_as_verl_writes_them(tmp_path):
+    """`json.dumps(row, default=str)` makes a text of each."""
+    rows = [
+        {"input": "a", "output": "b", "score": numpy.float32(0.5), "acc": numpy.bool_(right)}
+        for right in (True, False)
+    ]
+    path = verl_file(tmp_path, 7, *rows)
+    assert '"acc": "True"' in path.read_text()
+    first, second = read(tmp_path)
+    assert (first.grade, second.grade) == (1.0, 0.0)
+    assert (first.grade_field, first.rewards, first.step) == ("acc", {"score": 0.5}, 7)
+
+
+def test_it_says_which_fields_it_took(tmp_path):
+    row = {"input": "a", "output": "b", "gts": "8", "score": 1.0}
+    verl_file(tmp_path, 1, row, row | {"acc": 1}, row | {"gts": None})
+    found = read(tmp_path)
+    assert [item.grade_field for item in found] == ["score", "acc", "score"]
+    assert [item.answer_field for item in found] == ["gts", "gts", "gts"]
+    assert [item.answer for item in found] == ["8", "8", None]
+
+
+def test_a_part_that_a_run_of_ours_does_not_have(tmp_path):
+    right = Score(value=1.0, verdict=Verdict.CORRECT, parts={"accuracy": 1.0})
+    round_file(tmp_path, 0, ("8", right, "stop"))
+    (found,) = read(tmp_path, theirs="acuracy")
+    assert found.reason == "no part 'acuracy'; the parts are accuracy"
+    assert found.place.endswith("round-000000.jsonl.zst, row 1")
+
+
+@pytest.mark.parametrize(
+    "text", ["[1]\n", '{"problem": 1, "rollouts": []}\n', "[" * 100_000, '{"problem": {}}', "\xff"]
+)
+def test_a_round_file_that_holds_something_else(tmp_path, text):
+    (tmp_path / "rollouts").mkdir()
+    content = zstandard.compress(text.encode("latin-1"))
+    (tmp_path / "rollouts" / "round-000000.jsonl.zst").write_bytes(content)
+    (found,) = read(tmp_path)
+    assert found.reason.startswith("no whole round file")
+
+
+def test_a_table_that_is_damaged_inside(tmp_path):
+    """The rewards' column chunk is overwritten; prompts, completions and the footer are whole."""
+    rows = {"prompt": ["a"] * 9, "completion": ["8"] * 9, "reward": [1.0, *range(8)]}
+    path = trl_table(tmp_path, 1, rows)
+    chunk = parquet.ParquetFile(path).metadata.row_group(0).column(3)
+    assert chunk.path_in_schema == "reward"
+    data = bytearray(path.read_bytes())
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    data[start : start + chunk.total_compressed_size] = b"\xff" * chunk.total_compressed_size
+    path.write_bytes(data)
+    (found,) = read(tmp_path)
+    assert found.reason.startswith("no whole parquet file")
 
 
 def test_files_that_are_cut_off(tmp_path):
