@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 
-from rewards.equivalence import equivalent
+from rewards.equivalence import MAX_LENGTH, equivalent
 from rewards.maths.precision import TooLarge
 from rewards.numeric import parse_number
 from rewards.pool import RewardPool, ScoringConfig
@@ -132,6 +132,8 @@ def _equivalent(reference: str, answer: str) -> bool:
 
 
 def _may_be_same(a: str, b: str, number: Fraction | None) -> bool:
-    """False for two numbers that differ, `number` being that of `b`."""
+    """False for two numbers that differ, `number` being that of `b`, and for what is too large."""
+    if max(len(a), len(b)) > MAX_LENGTH:
+        return False
     other = parse_number(a) if number is not None else None
     return other is None or other == number

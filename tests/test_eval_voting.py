@@ -111,6 +111,13 @@ def hostile_to_one_key(problem, response):
     return Score(value=value, verdict=Verdict.CORRECT if value else Verdict.WRONG)
 
 
+def test_what_is_too_large_to_be_graded_is_not_compared():
+    asked = []
+    keys = ["x+1", "y" * 1001, "z" * 1_000_000, "1+x"]
+    found = answer_classes(keys, lambda a, b: bool(asked.append(a + b)) or same_answer(a, b))
+    assert (found.of_sample, asked) == ((0, 1, 2, 0), ["x+11+x"])
+
+
 def test_hostile_keys_cost_little():
     keys = [
         "9" * 5000, "(" * 900, "9^{9^{9^{9}}}", r"\frac{1}{" * 60, "x" * 900, "10^{99999999}",
