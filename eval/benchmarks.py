@@ -58,8 +58,11 @@ class Benchmark:
 
     def digest(self) -> str:
         """SHA-256 over ids, prompts and reference answers, in order: equal rows, equal digest."""
-        rows = [[problem.id, problem.prompt, problem.answer] for problem in self.problems]
-        return sha256(json.dumps(rows).encode()).hexdigest()
+        digest = sha256()
+        for problem in self.problems:  # one by one: LiveCodeBench's answers have hundreds of MB
+            row = json.dumps([problem.id, problem.prompt, problem.answer])
+            digest.update(f"{row}\n".encode())
+        return digest.hexdigest()
 
     def sample(self, num_problems: int) -> "Benchmark":
         """So many of its problems, drawn once: the same in every run; all if it has fewer.

@@ -11,20 +11,25 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 
-from rewards.equivalence import equivalent
+from rewards.equivalence import MAX_LENGTH, equivalent
 from rewards.maths.precision import TooLarge
 from rewards.numeric import parse_number
 from rewards.pool import RewardPool, ScoringConfig
 from rewards.problem import Problem, Response, Score, Verdict
 from rewards.purity import pure
 
-Same = Callable[[str, str], bool]
+Same = Callable[[str, str], bool | None]
+"""Whether two keys are one answer; None if that could not be found out."""
 
 MAX_COMPARISONS = 2_000
 """Of one problem's answers; what is left then stands alone, and `Classes.num_uncompared` counts it."""
 
 DEADLINE_S = 5.0
 """For one comparison in a pool."""
+
+MAX_LOST = 3
+"""Comparisons of one problem's answers that may be lost to a deadline or a crash, with the same
+end: hostile answers cost a problem at most half a minute."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +41,7 @@ class Classes:
 
     Attributes:
         of_sample: A number for each sample, from 0 in order of appearance; None has no vote.
-        num_uncompared: Keys that stand alone because too many had been compared.
+        num_uncompared: Keys that stand alone because they could not be compared with all others.
     """
 
     of_sample: tuple[int | None, ...]
@@ -55,24 +60,40 @@ def answer_classes(keys: Sequence[str | None], same: Same = same_answer) -> Clas
     """The classes of a problem's answers.
 
     A key joins the first class whose first key it is the `same` as; two numbers that differ are
-    never compared.
+    never compared. A key of a comparison that was lost stands alone, the other one too if it has
+    not been compared before.
     """
     firsts: list[str] = []
+    compared: set[int] = set()
+    alone: set[int] = set()
     class_of: dict[str | None, int | None] = {None: None}
-    comparisons = num_uncompared = 0
+    left, lost, num_uncompared = MAX_COMPARISONS, 0, 0
     for key in keys:
         if key in class_of:
             continue
         number = parse_number(key)
-        rivals = [i for i, first in enumerate(firsts) if _may_be_same(first, key, number)]
-        if comparisons + len(rivals) > MAX_COMPARISONS:
+        rivals = [
+            i
+            for i, first in enumerate(firsts)
+            if i not in alone and _may_be_same(first, key, number)
+        ]
+        class_of[key] = len(firsts)
+        if len(rivals) > left or (rivals and lost >= MAX_LOST):
             num_uncompared += 1
             rivals = []
-        comparisons += len(rivals)
-        found = next((i for i in rivals if same(firsts[i], key)), len(firsts))
-        if found == len(firsts):
+        left -= len(rivals)
+        for i in rivals:
+            found = same(firsts[i], key)
+            if found is None:
+                lost, num_uncompared = lost + 1, num_uncompared + 1
+                alone.update({i, len(firsts)} - compared)
+                break
+            compared.add(i)
+            if found:
+                class_of[key] = i
+                break
+        if class_of[key] == len(firsts):
             firsts.append(key)
-        class_of[key] = found
     return Classes(of_sample=tuple(class_of[key] for key in keys), num_uncompared=num_uncompared)
 
 
@@ -93,13 +114,14 @@ def equality_pool(config: ScoringConfig) -> RewardPool:
 
 
 def pooled_same(pool: RewardPool) -> Same:
-    """`same_answer` computed in a pool; two that could not be compared in time are different."""
+    """`same_answer` computed in a pool; None for two that could not be compared in time."""
     return partial(_pooled_same, pool)
 
 
-def _pooled_same(pool: RewardPool, a: str, b: str) -> bool:
+def _pooled_same(pool: RewardPool, a: str, b: str) -> bool | None:
     problem = Problem(id=f"same/{a}", prompt="", answer=a, source="same")
-    return pool(problem, Response(text=b)).value == 1.0
+    verdict = pool(problem, Response(text=b)).verdict
+    return verdict is Verdict.CORRECT if verdict in (Verdict.CORRECT, Verdict.WRONG) else None
 
 
 def _equivalent(reference: str, answer: str) -> bool:
@@ -110,6 +132,8 @@ def _equivalent(reference: str, answer: str) -> bool:
 
 
 def _may_be_same(a: str, b: str, number: Fraction | None) -> bool:
-    """False for two numbers that differ, `number` being that of `b`."""
+    """False for two numbers that differ, `number` being that of `b`, and for what is too large."""
+    if max(len(a), len(b)) > MAX_LENGTH:
+        return False
     other = parse_number(a) if number is not None else None
     return other is None or other == number

@@ -10,6 +10,7 @@ answers raise `TooLarge`.
 import re
 from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
 
 from rewards.maths.asked import NOTHING, Asked, Rounding
 from rewards.maths.comparison import in_order, same
@@ -188,6 +189,7 @@ def _by_form(a: str, b: str, asked: Asked, reference: str) -> bool | None:
     return symbolically_equal(a, b)
 
 
+@lru_cache(maxsize=256)  # a reference meets many answers, and voting compares each with each
 def _form(text: str) -> Form | None:
     try:
         return read_form(_MONEY.sub("", text))

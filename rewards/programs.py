@@ -9,6 +9,7 @@ import logging
 import math
 import re
 import time
+from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 
 from rewards.answers import after_thinking
@@ -209,10 +210,15 @@ def _run_case(tests: StdioTests, program: str, given: str, expected: str) -> str
 def same_output(output: str, expected: str, tolerance: float | None = None) -> bool:
     """Whether a program printed what it should, as `StdioTests` says.
 
-    Examples: "3 \\n\\n" is "3"; "3.0" is not "3", and is with tolerance 1e-9; "13" never is "3".
+    Examples: "3 \\n\\n" is "3"; "3.0" is not "3", and is with tolerance 0; "13" never is "3".
     """
     if tolerance is None:
         return _trimmed(output) == _trimmed(expected)
+    if tolerance == 0.0:
+        lines = [[line.strip() for line in text.strip().split("\n")] for text in (output, expected)]
+        return len(lines[0]) == len(lines[1]) and all(
+            a == b or _equal_numbers(a, b) for a, b in zip(*lines, strict=True)
+        )
     found, wanted = output.split(), expected.split()
     return len(found) == len(wanted) and all(
         a == b or _close(a, b, tolerance) for a, b in zip(found, wanted, strict=True)
@@ -221,6 +227,13 @@ def same_output(output: str, expected: str, tolerance: float | None = None) -> b
 
 def _trimmed(text: str) -> list[str]:
     return [line.rstrip() for line in text.rstrip().split("\n")]
+
+
+def _equal_numbers(found: str, wanted: str) -> bool:
+    try:
+        return [Decimal(word) for word in found.split()] == [Decimal(w) for w in wanted.split()]
+    except InvalidOperation:
+        return False
 
 
 def _close(found: str, wanted: str, tolerance: float) -> bool:

@@ -65,7 +65,8 @@ class StdioTests:
         cases: What stands on stdin, and what should on stdout. White space at the ends of lines
             and empty lines at the end do not count.
         tolerance: If given, outputs are compared word by word, and two words that are numbers
-            may differ by `tolerance`, absolutely or relatively to the expected one.
+            may differ by `tolerance`, absolutely or relatively to the expected one. With 0, line
+            by line: the same text, or numbers of the same values throughout.
         before: Python put before the solution, such as imports that it may expect.
         after: Python put after it, which makes a program of a function: it reads the input,
             calls the function and prints.

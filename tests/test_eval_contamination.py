@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from eval.benchmarks import benchmark
 from eval.contamination import Overlap, overlaps, without_overlaps, words_of
 from rewards.problem import Problem
+from rollouts.tasks.arithmetic import Arithmetic
+from rollouts.tasks.countdown import Countdown
 from rollouts.tasks.dataset import Dataset
 
 ELEVEN = "Tom buys seven red apples and three green pears at Oak"
@@ -79,6 +82,46 @@ def test_the_instruction_of_a_benchmark_is_not_counted():
     assert [pair[:2] for pair in found([ELEVEN], [ELEVEN, f"{ELEVEN} Road"])] == [(0, 0), (0, 1)]
 
 
+def test_ten_words_of_the_statement_and_not_of_template_and_statement_together():
+    ask = "Give the whole program in one block please."
+    asked = [
+        f"{word} a given list. {ask}" for word in ("Sort", "Count", "Add", "Drop", "Join", "Find")
+    ]
+    assert found([f"Print each part of a given list. {ask}"], asked) == []
+    assert found([f"Sort a given list. {ask}"], asked) == [(0, 0, "sort")]
+
+
+@pytest.mark.parametrize(
+    "task", [Arithmetic(), Countdown(), Countdown(num_numbers=4)], ids=["sums", "three", "four"]
+)
+def test_the_splits_of_a_generated_task_do_not_overlap_but_the_same_problem_does(task):
+    train, test = task.problems("train"), task.problems("test")
+    assert overlaps(train, test) == []
+    planted = [*train[:50], replace(test[7], id=f"{task.name}/planted"), *train[50:]]
+    [pair] = overlaps(planted, test)
+    assert (pair.training, pair.benchmark) == (f"{task.name}/planted", test[7].id)
+
+
+def test_a_question_that_most_training_problems_ask_is_no_template():
+    training = [f"{ELEVEN} {name}." for name in "abcdef"]
+    assert [pair[0] for pair in found(training, [f"{ELEVEN} Road"])] == [*range(6)]
+
+
+def test_signs_count_in_a_problem_of_few_words():
+    assert found(["What is 8 - 5?", "What is 8 * 5?"], ["What is 8 + 5?", "what is 8*5"]) == [
+        (1, 1, "what is 8 5")
+    ]
+
+
+def test_a_phrase_of_several_problems_of_a_benchmark_tells_of_none():
+    phrase = "where m and n are relatively prime positive integers find m n"
+    asked = [f"The {word} is m/n, {phrase}" for word in ("area", "chance", "ratio")]
+    training = [f"A line has slope m/n {phrase}"]
+    assert found(training, asked) == []
+    assert found(training, asked[:2]) == [(0, 0, f"m n {phrase}"), (0, 1, f"m n {phrase}")]
+    assert found([asked[1]], asked) == [(0, 1, "the chance is m n where m and n are relatively")]
+
+
 def test_what_overlaps_is_dropped_and_the_rest_keeps_its_order():
     train = [problem("t/0", "a"), problem("t/1", ELEVEN), problem("t/2", "b")]
     shared = overlaps(train, [problem("b/0", f"{ELEVEN} x"), problem("b/1", f"{ELEVEN} y")])
@@ -99,7 +142,7 @@ def longest_run(a: list[str], b: list[str], least: int) -> int:
 def test_every_pair_compared_slowly_gives_the_same():
     random = Random(0)
     texts = [" ".join(random.choices("abc", k=random.randint(4, 40))) for _ in range(60)]
-    train = [problem(f"t/{i}", text) for i, text in enumerate(texts[:40])]
+    train = [problem(f"t{i}/{i}", text) for i, text in enumerate(texts[:40])]
     asked = [problem(f"b{i}/{i}", text) for i, text in enumerate(texts[40:])]
     expected = {}
     for mine in train:

@@ -1,5 +1,7 @@
 """Which answers vote together: symbolic equality, compared between different keys only."""
 
+import os
+import signal
 import time
 
 import psutil
@@ -8,12 +10,15 @@ import pytest
 from eval.estimators import answer_key
 from eval.voting import (
     MAX_COMPARISONS,
+    MAX_LOST,
     answer_classes,
     equality_pool,
     pooled_same,
     same_answer,
 )
-from rewards.pool import ScoringConfig
+from rewards.pool import RewardPool, ScoringConfig
+from rewards.problem import Score, Verdict
+from rewards.purity import pure
 
 
 def classes(*keys, **options):
@@ -64,6 +69,53 @@ def test_comparisons_are_bounded_and_the_rest_is_counted():
     assert len(asked) <= MAX_COMPARISONS
     assert found.num_uncompared > 0
     assert found.of_sample == (*range(100), 99)
+
+
+def test_comparisons_that_are_lost_are_few_and_the_rest_is_counted():
+    asked = []
+
+    def same(a, b):
+        asked.append(a + b)
+        return None if "!" in a + b else a == b.lower()
+
+    # a! and b! are lost to x, and X and Y are compared all the same; after c! nothing is.
+    keys = ["x", "y", "a!", "X", "b!", "Y", "c!", "z", "d!", None, "Z"]
+    found = answer_classes(keys, same)
+    assert found.of_sample == (0, 1, 2, 0, 3, 1, 4, 5, 6, None, 7)
+    assert len([pair for pair in asked if "!" in pair]) == MAX_LOST
+    assert found.num_uncompared == MAX_LOST + 3
+    # A hostile first key takes the one after it along, and no other.
+    found = answer_classes(["a!", "x", "y", "X", "Y"], same)
+    assert (found.of_sample, found.num_uncompared) == ((0, 1, 2, 3, 2), 1)
+
+
+def test_a_comparison_that_hangs_or_crashes_costs_its_deadline_and_no_more():
+    rewards = ScoringConfig(workers=1, deadline_s=0.5)
+    with RewardPool(hostile_to_one_key, rewards) as pool:
+        same = pooled_same(pool)
+        start = time.perf_counter()
+        found = answer_classes(["x", "y", "hang", "crash", "x "], same)
+        assert time.perf_counter() - start < 60
+        assert found.of_sample == (0, 1, 2, 3, 0)
+        assert found.num_uncompared == 2
+        assert same("x", "x ") is True and same("x", "y") is False
+
+
+@pure(version="1", reads=("answer", "text"))
+def hostile_to_one_key(problem, response):
+    if "hang" in (problem.answer, response.text):
+        time.sleep(60)
+    if "crash" in (problem.answer, response.text):
+        os.kill(os.getpid(), signal.SIGKILL)
+    value = float(problem.answer.strip() == response.text.strip())
+    return Score(value=value, verdict=Verdict.CORRECT if value else Verdict.WRONG)
+
+
+def test_what_is_too_large_to_be_graded_is_not_compared():
+    asked = []
+    keys = ["x+1", "y" * 1001, "z" * 1_000_000, "1+x"]
+    found = answer_classes(keys, lambda a, b: bool(asked.append(a + b)) or same_answer(a, b))
+    assert (found.of_sample, asked) == ((0, 1, 2, 0), ["x+11+x"])
 
 
 def test_hostile_keys_cost_little():

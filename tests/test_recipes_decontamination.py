@@ -30,7 +30,8 @@ def test_overlaps_are_left_out_named_and_recorded(asked, capsys):
     kept, record = decontaminated(train, ["gsm8k"])
     assert [problem.id for problem in kept] == ["t/0", "t/2"]
     assert capsys.readouterr().out == (
-        "train: 1 of 3 problems left out, they share 10 words in a row with gsm8k: t/1\n"
+        "train: 1 of 3 problems left out, they share 10 words in a row with gsm8k, 1 of them "
+        f'"{QUESTION[:-1].lower()}": t/1; each is in contamination.json\n'
     )
     assert (record["num_train"], record["num_dropped"]) == (3, 1)
     [overlap] = record["overlaps"]
@@ -39,9 +40,28 @@ def test_overlaps_are_left_out_named_and_recorded(asked, capsys):
     assert len(record["benchmarks"]["gsm8k"]) == 64
 
 
-def test_nothing_to_leave_out_is_recorded_and_not_told(asked, capsys):
+def test_nothing_to_leave_out_is_recorded_and_told(asked, capsys):
     kept, record = decontaminated(problems("Name a prime."), ["gsm8k"])
-    assert (len(kept), record["num_dropped"], capsys.readouterr().out) == (1, 0, "")
+    assert (len(kept), record["num_dropped"]) == (1, 0)
+    assert capsys.readouterr().out == (
+        "train: none of 1 problems shares 10 words in a row with gsm8k\n"
+    )
+
+
+def test_many_are_counted_and_some_are_named(asked, capsys):
+    train = problems("Name a prime.", *(f"{QUESTION} Ask {name}." for name in "abcdefg"))
+    kept, record = decontaminated(train, ["gsm8k"])
+    assert (len(kept), len(record["overlaps"])) == (1, 7)
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.startswith("train: 7 of 8 problems left out")
+    assert '7 of them "how many of' in line
+    assert ": t/1, t/2, t/3, t/4, t/5 and 2 more; each is in contamination.json" in line
+
+
+def test_training_data_that_are_the_benchmark_are_refused(asked):
+    with pytest.raises(ValueError, match=r"leaves no training problem: all 2 share 10 words") as e:
+        decontaminated(problems(QUESTION, f"{QUESTION} Quick!"), ["gsm8k"])
+    assert "\n" not in str(e.value)
 
 
 def test_an_unknown_benchmark_is_refused():
@@ -50,11 +70,11 @@ def test_an_unknown_benchmark_is_refused():
 
 
 def test_the_record_stays_the_same_in_a_run(asked, tmp_path):
-    _, record = decontaminated(problems(QUESTION), ["gsm8k"])
+    _, record = decontaminated(problems(QUESTION, "What?"), ["gsm8k"])
     keep_record(tmp_path, record)
     assert json.loads((tmp_path / "contamination.json").read_text()) == record
     keep_record(tmp_path, record)
-    _, other = decontaminated(problems(QUESTION, "What else?"), ["gsm8k"])
+    _, other = decontaminated(problems(QUESTION, "What?", "What else?"), ["gsm8k"])
     with pytest.raises(ValueError, match="changed since the run began"):
         keep_record(tmp_path, other)
     keep_record(tmp_path / "nowhere", {})  # nothing was compared

@@ -119,6 +119,36 @@ def test_methods_are_called_with_a_value_a_line(tmp_path):
     assert verdict(bench, 0, f"{head}        return [5, 3]\n```") is Verdict.WRONG
     assert verdict(bench, 0, f"{head}        return nums.missing\n```") is Verdict.WRONG
     assert verdict(bench, 0, "```python\ndef above(nums, limit): return []\n```") is Verdict.WRONG
+    bare = "def above(nums, limit):\n    return tuple(n for n in nums if n > limit)"
+    assert verdict(bench, 0, f"```python\n{bare}\n```") is Verdict.CORRECT
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "right"),
+    [
+        ("2.0", "2", True), ("2", "2.0", True), ("2.5", "2", False), ("true", "True", True),
+        ("false", "1 > 0", False), ("[1,2]", "(1, 2.0)", True), ('{"a": 1, "b": [2]}', "{'b': (2,), 'a': 1}", True),
+        ("null", "None", True), ("0.1", "0.1", True), ("0.3", "0.1 + 0.2", False), ('"x"', "'x'", True),
+    ],
+)  # fmt: skip
+def test_what_a_method_gives_is_compared_as_python_values(tmp_path, expected, found, right):
+    cases = [{"input": "1", "output": expected, "testtype": "functional"}]
+    row = {**METHOD, "public_test_cases": json.dumps(cases), "private_test_cases": "[]"}
+    bench = made(tmp_path, "livecodebench", row)
+    code = f"class Solution:\n    def above(self, _):\n        return {found}"
+    assert (verdict(bench, 0, f"```python\n{code}\n```") is Verdict.CORRECT) is right
+
+
+def test_printed_numbers_are_compared_by_their_values(tmp_path):
+    cases = [{"input": "", "output": "1 0.5\nYes\n", "testtype": "stdin"}]
+    row = {**SUM, "public_test_cases": json.dumps(cases), "private_test_cases": "[]"}
+    bench = made(tmp_path, "livecodebench", row)
+    for printed, right in {
+        "1 0.5\\nYes": True, "1.0 0.50\\nYes": True, "1 0.5 \\n Yes\\n\\n": True,
+        "1\\n0.5\\nYes": False, "1 0.5000001\\nYes": False, "1 0.5\\nyes": False,
+    }.items():  # fmt: skip
+        text = f"```python\nprint('{printed}')\n```"
+        assert (verdict(bench, 0, text) is Verdict.CORRECT) is right, printed
 
 
 class Run:
@@ -138,7 +168,21 @@ def test_a_pickle_that_would_run_something_is_left_out(tmp_path):
     assert not target.exists()
     assert [problem.id for problem in bench.problems] == ["livecodebench/abc1_a"]
     [note] = bench.notes
-    assert note.startswith("1 of 2 rows left out") and "evil" in note and "mkdir" in note
+    assert note.startswith("1 of 2 rows left out") and "evil" in note and "more than a text" in note
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        pickle.dumps(["[]"]), pickle.dumps(b"[]"), b"", b".", b"\x80\x04.", pickle.dumps("[" * 100_000),
+        b"\x80\x04\x8d" + (1 << 40).to_bytes(8, "little") + b"[].", pickle.dumps("[]")[:-1], b"V[]\nV[]\n.",
+    ],
+)  # fmt: skip
+def test_a_pickle_that_is_no_text_is_left_out(tmp_path, pickled):
+    hidden = base64.b64encode(zlib.compress(pickled)).decode()
+    row = {**SUM, "question_id": "bad", "private_test_cases": hidden}
+    bench = made(tmp_path, "livecodebench", row, {**SUM, "private_test_cases": packed([])})
+    assert [problem.id for problem in bench.problems] == ["livecodebench/abc1_a"]
 
 
 @pytest.mark.parametrize(

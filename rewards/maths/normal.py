@@ -5,6 +5,7 @@ Examples: "x = 5 for all n" is "x = 5", "5 (owls)" is "5 owls", "9 to 7" is "9:7
 """
 
 import re
+from functools import lru_cache
 
 from rewards.maths.spelling import plain, strip_group
 from rewards.maths.units import known_unit
@@ -49,6 +50,7 @@ def _component(text: str, axis: str) -> str:
     return _VECTOR.sub(lambda m: "\\frac{1}{1}" if (m[1] or m[2]) == axis else "\\frac{0}{1}", text)
 
 
+@lru_cache(maxsize=256)
 def spelled(text: str) -> str:
     """An answer in the one spelling, without what is not part of its value."""
     text = strip_group(plain(text))

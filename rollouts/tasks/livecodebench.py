@@ -5,9 +5,10 @@ prediction of outputs.
 """
 
 import base64
-import io
+import inspect
 import json
-import pickle
+import pickletools
+import re
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -36,13 +37,31 @@ from builtins import *
 HIDE = "sys.stdout = io.StringIO()\n"
 """What a method prints is not its answer."""
 
-CALL = """
 
+def _plain(value: Any) -> Any:
+    """One spelling of values that Python calls equal: 2.0 and 2, True and 1, a tuple and a list."""
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    whole = isinstance(value, bool) or (isinstance(value, float) and value.is_integer())
+    return int(value) if whole else value
+
+
+CALL = (
+    f"\n\n{inspect.getsource(_plain)}"
+    + """
 if True:
     import json as _json, sys as _sys
     _given = [_json.loads(_line) for _line in _sys.stdin.read().splitlines() if _line.strip()]
-    print(_json.dumps(Solution().{name}(*_given)), file=_sys.__stdout__)
+    _found = (Solution().NAME if "Solution" in globals() else NAME)(*_given)
+    print(_json.dumps(_plain(_found), sort_keys=True), file=_sys.__stdout__)
 """
+)
+"""A bare function serves where there is no class, as in the benchmark's own harness."""
+
+TEXT_ONLY = re.compile("PROTO|FRAME|(SHORT_)?BINUNICODE8?|UNICODE|MEMOIZE|(LONG_)?(BIN)?PUT|STOP")
+"""Opcodes of a pickled text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,29 +103,23 @@ class LiveCodeBench(Programs):
         try:
             pairs = [(case["input"], case["output"]) for case in cases]
             if cases[0].get("testtype") != "functional":
-                return StdioTests(cases=tuple(pairs), before=IMPORTS)
+                return StdioTests(cases=tuple(pairs), tolerance=0.0, before=IMPORTS)
             name = json.loads(text_of(row, "metadata", place))["func_name"]
-            values = [(given, json.dumps(json.loads(output))) for given, output in pairs]
+            values = [(given, _in_plain_json(output)) for given, output in pairs]
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise ValueError(f"its tests are no cases of input and output ({error!r})") from error
         if not str(name).isidentifier():
             raise ValueError(f"the method's name is {name!r}")
-        return StdioTests(cases=tuple(values), before=IMPORTS + HIDE, after=CALL.format(name=name))
-
-
-class _TextsOnly(pickle.Unpickler):
-    """Refuses every class and function: unpickling one can run anything."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Never."""
-        raise pickle.UnpicklingError(f"it holds {module}.{name}")
+        return StdioTests(
+            cases=tuple(values), before=IMPORTS + HIDE, after=CALL.replace("NAME", name)
+        )
 
 
 def _cases(text: str, place: str) -> list[dict[str, Any]]:
     """JSON, or the same pickled, deflated and in base 64, as the hidden cases are."""
     try:
         found = json.loads(text if text[:1] in "[{" else _unpacked(text))
-    except (ValueError, TypeError, EOFError, zlib.error, pickle.UnpicklingError) as error:
+    except (ValueError, zlib.error, RecursionError) as error:
         raise ValueError(f"{place} holds no test cases ({error})") from error
     if not isinstance(found, list):
         raise ValueError(f"{place} is a JSON {type(found).__name__}; it must be a list of cases")
@@ -118,4 +131,16 @@ def _unpacked(text: str) -> str:
     data = inflater.decompress(base64.b64decode(text, validate=True), MAX_TESTS_BYTES)
     if inflater.unconsumed_tail:
         raise ValueError(f"more than {MAX_TESTS_BYTES} bytes")
-    return _TextsOnly(io.BytesIO(data)).load()
+    texts = []
+    for opcode, argument, _ in pickletools.genops(data):  # reads, and runs nothing
+        if not TEXT_ONLY.fullmatch(opcode.name):
+            raise ValueError(f"its pickle holds more than a text: {opcode.name} {argument or ''}")
+        texts += [argument] if isinstance(argument, str) else []
+    if len(texts) != 1:
+        raise ValueError(f"its pickle holds {len(texts)} texts")
+    return texts[0]
+
+
+def _in_plain_json(output: str) -> str:
+    """An expected value as the driver prints it."""
+    return json.dumps(_plain(json.loads(output)), sort_keys=True)
