@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from eval.benchmarks import benchmark, data_folder
 from eval.contamination import NGRAM_WORDS, Overlap, overlaps, without_overlaps
@@ -20,7 +21,7 @@ NAMED = 5
 SHOWN = 100
 """Characters of the words that are shown in it."""
 
-Contamination = dict[str, object]
+Contamination = dict[str, Any]
 
 
 def decontaminated(
@@ -84,9 +85,15 @@ def keep_record(folder: Path, record: Contamination) -> None:
         return
     path = folder / RECORD
     text = json.dumps(record, indent=2) + "\n"
-    if path.is_file() and path.read_text() != text:
+    if not path.is_file():
+        write_atomically(path, text.encode())
+    elif _left(json.loads(path.read_text())) != _left(record):
         raise ValueError(
-            f"{path} names other problems than are left out now: the training data or a "
-            "benchmark changed since the run began; give it the data that it began with"
+            f"{path} names other problems than are left out now: the training data, a benchmark or "
+            "Groupwise changed since the run began; give it those that it began with"
         )
-    write_atomically(path, text.encode())
+
+
+def _left(record: Contamination) -> tuple[object, set[str]]:
+    """How many problems there were, and which are left out: what decides what is trained on."""
+    return record["num_train"], {overlap["training"] for overlap in record["overlaps"]}

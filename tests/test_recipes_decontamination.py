@@ -74,9 +74,13 @@ def test_the_record_stays_the_same_in_a_run(asked, tmp_path):
     keep_record(tmp_path, record)
     assert json.loads((tmp_path / "contamination.json").read_text()) == record
     keep_record(tmp_path, record)
+    keep_record(tmp_path, {**record, "benchmarks": {"gsm8k": "read another way"}})
+    assert json.loads((tmp_path / "contamination.json").read_text()) == record
     _, other = decontaminated(problems(QUESTION, "What?", "What else?"), ["gsm8k"])
     with pytest.raises(ValueError, match="changed since the run began"):
         keep_record(tmp_path, other)
+    with pytest.raises(ValueError, match="changed since the run began"):
+        keep_record(tmp_path, {**record, "overlaps": []})
     keep_record(tmp_path / "nowhere", {})  # nothing was compared
 
 
