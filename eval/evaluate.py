@@ -12,6 +12,7 @@ from eval.estimators import answer_key, is_single_draw
 from eval.intervals import Interval
 from eval.problem_counts import ProblemCount, maj_at, pass_at, pass_at_1, problem_counts
 from eval.rates import sample_rates
+from eval.voting import Same, same_answer
 from rewards.problem import Problem, Response, RewardFn, Verdict
 from rewards.scorer import Scorer, scored_in_order
 from rollouts.rollout import Request, Sampling
@@ -136,6 +137,7 @@ def evaluate(
     seed: int,
     score: RewardFn | Scorer,
     answer_of: Callable[[str], str | None] | None = answer_key,
+    same: Same = same_answer,
     k: int | None = None,
     prefill: str = "",
     label: str = "",
@@ -150,6 +152,7 @@ def evaluate(
         render: The prompt of a problem, as ids.
         answer_of: The answer that a text votes for; None where answers cannot be equal, as
             for programs, and maj@k is then None.
+        same: Whether two answers are one.
         k: Of pass@k and maj@k; None means `num_samples`.
         prefill: What the template already wrote of the answer; graders see it.
 
@@ -176,7 +179,7 @@ def evaluate(
         k=k,
         sampling=sampling,
         seed=seed,
-        **_estimates(problems, samples, k, answer_of is not None),
+        **_estimates(problems, samples, k, same if answer_of else None),
         **_sample_statistics(samples),
     )
 
@@ -248,20 +251,20 @@ def _graded(
 
 
 def _estimates(
-    problems: Sequence[Problem], samples: Sequence[_Sample], k: int, voting: bool
+    problems: Sequence[Problem], samples: Sequence[_Sample], k: int, same: Same | None
 ) -> dict[str, Any]:
     """The fields of EvalResult that are estimated a problem at a time."""
     size = len(samples) // len(problems)
     drawn = [samples[i : i + size] for i in range(0, len(samples), size)]
     counts = problem_counts([problem.id for problem in problems], drawn)
     mean, interval = pass_at_1(counts)
-    majority = maj_at(drawn, (k,)) if voting else {}
+    majority = maj_at(drawn, (k,), same).at if same else {}
     return {
         "counts": counts,
         "pass_at_1": mean,
         "pass_at_1_interval": interval,
         "pass_at_k": pass_at(counts).get(k),
-        "maj_at_k": majority[k][0] if k in majority else None,
+        "maj_at_k": majority.get(k),
     }
 
 

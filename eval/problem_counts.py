@@ -67,23 +67,42 @@ def pass_at(counts: Sequence[ProblemCount]) -> dict[int, float]:
     return {k + 1: float(value) for k, value in enumerate(sums / problems)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Majorities:
+    """maj@k over problems.
+
+    Example: `Majorities(at={1: 0.5, 4: 0.75}, method={1: "exact", 4: "exact"}, num_uncompared=0)`.
+
+    Attributes:
+        at: By k, the mean over problems with k graded samples.
+        method: By the same k: "exact", or "resampled" if it is so for any problem.
+        num_uncompared: Answers that vote alone because comparing them took too long.
+    """
+
+    at: dict[int, float]
+    method: dict[int, str]
+    num_uncompared: int
+
+
 def maj_at(
     samples: Sequence[Sequence[Graded]], ks: Sequence[int], same: Same = same_answer
-) -> dict[int, tuple[float, str]]:
-    """By k, maj@k as the mean over problems with k graded samples, and how it was computed.
-
-    "exact", or "resampled" if it is so for any problem.
-    """
+) -> Majorities:
+    """maj@k for each k that a problem has graded samples for (`eval.estimators.majority_at_k`)."""
     groups = [_graded(group) for group in samples]
-    classes = [answer_classes([each.answer for each in group], same).of_sample for group in groups]
-    found = {}
+    classes = [answer_classes([each.answer for each in group], same) for group in groups]
+    at, method = {}, {}
     for k in ks:
-        enough = [(v, group) for v, group in zip(classes, groups, strict=True) if len(group) >= k]
+        enough = [
+            (found.of_sample, _correct(group))
+            for found, group in zip(classes, groups, strict=True)
+            if len(group) >= k
+        ]
         if enough:
-            mean = sum(majority_at_k(votes, _correct(g), k) for votes, g in enough) / len(enough)
-            resampled = any(majority_method(votes, k) == "resampled" for votes, _ in enough)
-            found[k] = (mean, "resampled" if resampled else "exact")
-    return found
+            at[k] = sum(majority_at_k(votes, right, k) for votes, right in enough) / len(enough)
+            methods = {majority_method(votes, k) for votes, _ in enough}
+            method[k] = "resampled" if "resampled" in methods else "exact"
+    uncompared = sum(found.num_uncompared for found in classes)
+    return Majorities(at=at, method=method, num_uncompared=uncompared)
 
 
 def _graded(group: Sequence[Graded]) -> list[Graded]:

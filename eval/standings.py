@@ -35,6 +35,7 @@ class Standing:
         maj_at: By each k of `ks`, the same for the majority's answer (`majority_at_k`: a tie is
             shared evenly); empty where answers do not vote.
         maj_method: By the same k: "exact", or "resampled" if it is so for any problem.
+        num_uncompared: Answers that vote alone in it because comparing them took too long.
         rates: Verdicts, answers, truncation and length over all samples.
     """
 
@@ -50,6 +51,7 @@ class Standing:
     pass_at: dict[int, float]
     maj_at: dict[int, float]
     maj_method: dict[int, str]
+    num_uncompared: int
     rates: SampleRates
 
     @property
@@ -87,7 +89,7 @@ def standing_of(
     counts = problem_counts([problem.id for problem in trial.problems], drawn)
     mean, interval = pass_at_1(counts)
     chosen = tuple(ks) or default_ks(size)
-    majorities = maj_at(drawn, chosen, same) if trial.answer_of else {}
+    majorities = maj_at(drawn if trial.answer_of else (), chosen, same)
     return Standing(
         trial=trial.name,
         label=label,
@@ -99,8 +101,9 @@ def standing_of(
         pass_at_1_interval=interval,
         ks=chosen,
         pass_at=pass_at(counts),
-        maj_at={k: value for k, (value, _) in majorities.items()},
-        maj_method={k: method for k, (_, method) in majorities.items()},
+        maj_at=majorities.at,
+        maj_method=majorities.method,
+        num_uncompared=majorities.num_uncompared,
         rates=sample_rates(
             [grade.verdict for grade in grades],
             num_tokens=[store.completions[key].num_tokens for key in keys],

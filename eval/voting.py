@@ -7,9 +7,8 @@ processes are killed at a deadline.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import partial
 
 from rewards.equivalence import MAX_LENGTH, equivalent
 from rewards.maths.precision import TooLarge
@@ -104,21 +103,37 @@ def same_answer_reward(problem: Problem, response: Response) -> Score:
     return Score(value=value, verdict=Verdict.CORRECT if value else Verdict.WRONG)
 
 
-def equality_pool(config: ScoringConfig) -> RewardPool:
-    """Processes that compare answers, each comparison within `DEADLINE_S`; close it after use."""
-    workers = config.workers if config.workers else 1
-    return RewardPool(
-        same_answer_reward,
-        ScoringConfig(workers=workers, deadline_s=DEADLINE_S, memory_gib=config.memory_gib),
-    )
+class Equality:
+    """`same_answer` in processes of their own, each comparison within `DEADLINE_S`.
+
+    They start with the first comparison: numbers need none. It is a context manager.
+    """
+
+    def __init__(self, config: ScoringConfig):
+        """`config` gives the number of processes, one at least, and their memory."""
+        self._config = replace(config, workers=config.workers or 1, deadline_s=DEADLINE_S)
+        self._pool: RewardPool | None = None
+
+    def __call__(self, a: str, b: str) -> bool | None:
+        """Whether two keys are one answer; None if that could not be found out in time."""
+        if self._pool is None:
+            self._pool = RewardPool(same_answer_reward, self._config)
+        return pooled_same(self._pool, a, b)
+
+    def __enter__(self) -> "Equality":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes."""
+        if self._pool:
+            self._pool.close()
 
 
-def pooled_same(pool: RewardPool) -> Same:
-    """`same_answer` computed in a pool; None for two that could not be compared in time."""
-    return partial(_pooled_same, pool)
-
-
-def _pooled_same(pool: RewardPool, a: str, b: str) -> bool | None:
+def pooled_same(pool: RewardPool, a: str, b: str) -> bool | None:
+    """`same_answer_reward` of two keys by a pool; None if it gives no verdict."""
     problem = Problem(id=f"same/{a}", prompt="", answer=a, source="same")
     verdict = pool(problem, Response(text=b)).verdict
     return verdict is Verdict.CORRECT if verdict in (Verdict.CORRECT, Verdict.WRONG) else None

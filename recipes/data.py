@@ -5,6 +5,7 @@ from pathlib import Path
 from random import Random
 
 from eval.evaluate import EvalConfig
+from eval.voting import Same, same_answer
 from recipes.config import RunConfig
 from recipes.decontamination import Contamination, decontaminated
 from recipes.fitting import check_memory
@@ -24,6 +25,8 @@ class Data:
     renderer: Renderer
     score: Scorer
     """The reward, in this process or in others."""
+    same: Same = same_answer
+    """Whether two answers are one, in this process or in others."""
     max_tokens: int
     """The longest sequence that the engine must hold."""
     contamination: Contamination = field(default_factory=dict)

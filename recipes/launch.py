@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from eval.evaluate import EvalConfig, EvalResult, evaluate
+from eval.voting import Equality
 from recipes.baseline import best_prompt
 from recipes.config import RunConfig, to_yaml
 from recipes.control import ShuffledCollector
@@ -60,13 +61,14 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
     if config.policy.lora.rank:
         _check_adapters(config, model)
     data = load_data(config, model)
-    with pooled(config, data.score, data.problems["train"][0]) as score:
+    scored = pooled(config, data.score, data.problems["train"][0])
+    with scored as score, Equality(config.scoring) as same:
         folder = open_folder(config, path, model, ranks, resume=resume)
         try:
             if ranks.is_first:
                 keep_record(folder.path, data.contamination)
             with stopper, progress, _tracking(config, path, progress, ranks) as report:
-                data = replace(data, score=score)
+                data = replace(data, score=score, same=same)
                 should_stop = partial(_any_asked, ranks, stopper)
                 run = build(config, model, data, folder, report, should_stop, ranks)
                 state = restore(run)
@@ -262,6 +264,7 @@ def _sampled(
         num_samples=config.num_samples,
         seed=config.seed,
         score=data.score,
+        same=data.same,
         k=config.k,
         prefill=data.renderer.config.prefill,
         label=label,

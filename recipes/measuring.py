@@ -17,7 +17,7 @@ from eval.completions import Store
 from eval.protocols import Template
 from eval.standings import Standing, standing_of
 from eval.trials import Progress, Samples, Trial, run_trials
-from eval.voting import equality_pool, pooled_same
+from eval.voting import Equality
 from recipes.asking import make_asking
 from recipes.evaluation import Asking, EvaluateConfig, Grader, Subject
 from recipes.evaluation_folder import EvaluationFolder, described
@@ -48,10 +48,10 @@ class Session:
     asking: Asking
     folder: EvaluationFolder
     score: Scorer
+    same: Equality
     stores: dict[str, Store] = field(default_factory=dict)
     streams: list[dict[str, Any]] = field(default_factory=list)
     best_templates: dict[str, Any] = field(default_factory=dict)
-    _equality: RewardPool | None = None
 
     def store(self, trial: Trial) -> Store:
         """What is known of a trial, opened once; says aloud what was dropped."""
@@ -64,17 +64,7 @@ class Session:
     def standing(self, trial: Trial, label: str) -> Standing:
         """What a finished trial comes to."""
         ks = self.asking.config.k
-        return standing_of(trial, self.store(trial), label=label, ks=ks, same=self._same)
-
-    def close(self) -> None:
-        """End the processes that compare answers, if any were needed."""
-        if self._equality:
-            self._equality.close()
-
-    def _same(self, a: str, b: str) -> bool:
-        if self._equality is None:
-            self._equality = equality_pool(self.asking.config.scoring)
-        return pooled_same(self._equality)(a, b)
+        return standing_of(trial, self.store(trial), label=label, ks=ks, same=self.same)
 
 
 def evaluate(config: EvaluateConfig, path: Path, *, resume: bool) -> None:
@@ -82,17 +72,16 @@ def evaluate(config: EvaluateConfig, path: Path, *, resume: bool) -> None:
     asking = make_asking(config)
     asked = described(asking)
     reward = Grader(rewards={each.name: each.reward for each in asking.benchmarks}).score
-    with RewardPool(reward, config.scoring) as pool:
+    with RewardPool(reward, config.scoring) as pool, Equality(config.scoring) as same:
         for each in asking.benchmarks:
             pool.check(each.problems[0])
         folder = _open(config, path, asked, resume=resume)
-        session = Session(asking=asking, folder=folder, score=pool)
+        session = Session(asking=asking, folder=folder, score=pool, same=same)
         try:
             say(f"kept in {path}; after any end, python -m recipes.evaluate --resume {path}")
             standings = [s for subject in asking.subjects for s in measure(session, subject)]
             _conclude(session, standings, asked)
         finally:
-            session.close()
             folder.close()
     say(f"everything is in {path}: report.md, results.json, and each completion under completions/")
 

@@ -106,11 +106,14 @@ def reading_notes(standings: Sequence[Standing]) -> list[str]:
             "* a single draw (n is below 4k): too noisy to compare rows by. results.json has pass@k "
             f"for every k. maj@k: {TIE_RULE}."
         )
-    return said + [
-        f"{each.benchmark}, {each.label}: {each.rates.num_ungraded} samples could not be graded"
-        for each in standings
-        if each.rates.num_ungraded
-    ]
+    for each in standings:
+        for count, what in (
+            (each.rates.num_ungraded, "samples could not be graded"),
+            (each.num_uncompared, "answers vote alone in maj@k: comparing them took too long"),
+        ):
+            if count:
+                said.append(f"{each.benchmark}, {each.label}: {count} {what}")
+    return said
 
 
 def spread_lines(spread: Mapping[str, SeedSpread], rows: Sequence[Comparison]) -> list[str]:

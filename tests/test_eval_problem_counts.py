@@ -36,10 +36,19 @@ def test_each_k_is_over_the_problems_with_k_graded_samples():
 
 
 def test_majorities_are_over_the_same_problems():
-    found = maj_at(SAMPLES, (1, 2, 4, 5))
+    majorities = maj_at(SAMPLES, (1, 2, 4, 5))
+    found = majorities.at
     # k = 2: of a's six pairs 8 wins in {8,8}, twice {8,none} and ties in twice {8,9}: (1+2+1)/6;
     # b's only pair is a tie.
-    assert found[2] == (pytest.approx((4 / 6 + 1 / 2) / 2), "exact")
-    assert found[1] == (pytest.approx((2 / 4 + 1 / 2) / 2), "exact")
-    assert found[4] == (1.0, "exact")
+    assert found[2] == pytest.approx((4 / 6 + 1 / 2) / 2)
+    assert found[1] == pytest.approx((2 / 4 + 1 / 2) / 2)
+    assert found[4] == 1.0
     assert 5 not in found
+    assert majorities.method == {1: "exact", 2: "exact", 4: "exact"}
+    assert majorities.num_uncompared == 0
+
+
+def test_answers_that_cannot_be_compared_vote_alone_and_are_counted():
+    samples = [[SimpleNamespace(verdict=Verdict.CORRECT, answer=text) for text in ("x", "y", "z")]]
+    found = maj_at(samples, (3,), lambda a, b: None)
+    assert (found.at, found.num_uncompared) == ({3: 1.0}, 1)

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from functools import partial
 
 import psutil
 import pytest
@@ -11,8 +12,8 @@ from eval.estimators import answer_key
 from eval.voting import (
     MAX_COMPARISONS,
     MAX_LOST,
+    Equality,
     answer_classes,
-    equality_pool,
     pooled_same,
     same_answer,
 )
@@ -92,7 +93,7 @@ def test_comparisons_that_are_lost_are_few_and_the_rest_is_counted():
 def test_a_comparison_that_hangs_or_crashes_costs_its_deadline_and_no_more():
     rewards = ScoringConfig(workers=1, deadline_s=0.5)
     with RewardPool(hostile_to_one_key, rewards) as pool:
-        same = pooled_same(pool)
+        same = partial(pooled_same, pool)
         start = time.perf_counter()
         found = answer_classes(["x", "y", "hang", "crash", "x "], same)
         assert time.perf_counter() - start < 60
@@ -129,20 +130,19 @@ def test_hostile_keys_cost_little():
 
 
 def test_a_pool_compares():
-    with equality_pool(ScoringConfig(workers=1)) as pool:
-        same = pooled_same(pool)
+    with Equality(ScoringConfig(workers=1)) as same:
         assert classes("1/2", r"\frac12", "x", same=same) == (0, 0, 1)
 
 
 def test_a_comparison_whose_process_dies_is_made_in_another():
-    with equality_pool(ScoringConfig(workers=1)) as pool:
-        assert pooled_same(pool)("x+1", "1+x") is True
+    with Equality(ScoringConfig(workers=1)) as same:
+        assert same("x+1", "1+x") is True
         for child in psutil.Process().children():
             child.kill()
-        assert pooled_same(pool)("y+1", "1+y") is True
+        assert same("y+1", "1+y") is True
 
 
 @pytest.mark.parametrize("workers", [0, None])
 def test_a_pool_has_at_least_one_process(workers):
-    with equality_pool(ScoringConfig(workers=workers)) as pool:
-        assert pooled_same(pool)("2x", "x*2") is True
+    with Equality(ScoringConfig(workers=workers)) as same:
+        assert same("2x", "x*2") is True

@@ -326,3 +326,15 @@ def test_a_round_is_read_once(run, monkeypatch):
     monkeypatch.setattr(shown, "run", SimpleNamespace(rounds=lambda: [0, 1, 2, 3, 4, 5]))
     shown.refresh()
     assert sorted(shown.rounds) == [0, 1, 2, 3, 4, 5]
+
+
+def test_what_was_left_out_of_training_is_told_without_its_pairs(tmp_path):
+    write_run(tmp_path / "run", SMALL)
+    record = {"benchmarks": {"math500": "5f"}, "num_train": 9, "num_dropped": 2, "overlaps": [{}]}
+    (tmp_path / "run" / "contamination.json").write_text(json.dumps(record))
+    (told,) = state_of(shown_runs([open_run(tmp_path / "run")]), serve=False)["runs"]
+    assert told["contamination"] == {
+        "benchmarks": {"math500": "5f"},
+        "num_train": 9,
+        "num_dropped": 2,
+    }

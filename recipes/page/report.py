@@ -97,6 +97,7 @@ class Shown:
             "name": self.name,
             "config": self.run.config,
             "versions": self.run.versions(),
+            "contamination": self.run.contamination(),
             "columns": metrics.columns | derived(metrics.columns),
             "unreadable": metrics.num_unreadable,
             "ends_half": metrics.ends_half,

@@ -106,6 +106,11 @@ class RunReader:
         """eval.json, or nothing."""
         return _object(self.path / "eval.json")
 
+    def contamination(self) -> dict[str, Any]:
+        """What contamination.json says without its pairs, or nothing."""
+        found = _object(self.path / "contamination.json")
+        return {name: value for name, value in found.items() if name != "overlaps"}
+
     def versions(self) -> dict[str, Any]:
         """versions.json, or nothing."""
         return _object(self.path / "versions.json")

@@ -21,6 +21,7 @@ function runCard(run, place) {
     ["model", lastPart(run.config.model)], ["task", taskName(run.config.task)],
     ["rounds", rounds ? `${done} of ${rounds}` : done], ["updates", at("updates")],
     ["rollouts", shown(rollouts)], ["sampled tokens", shown(at("axis/tokens"))],
+    ["left out, contaminated", leftOut(run.contamination)],
     ["time", hoursTold(at("axis/hours"))], ["reward, last tenth", shown(tailMean(run.columns["reward/mean"]))],
   ];
   return el("section", { class: "card run", css: { "border-top-color": slotColour(place) } },
@@ -40,6 +41,12 @@ function lastPart(name) {
 function taskName(task) {
   if (!task || typeof task !== "object") return task ?? "";
   return task.kind === "mixture" ? (task.tasks ?? []).map(taskName).join(" + ") : task.kind ?? "";
+}
+
+/** Training problems that share words with a benchmark; nothing if none was compared. */
+function leftOut(record) {
+  const names = Object.keys(record?.benchmarks ?? {});
+  return names.length ? `${shown(record.num_dropped)} of ${shown(record.num_train)} problems, by ${names.join(", ")}` : "";
 }
 
 function hoursTold(hours) {
