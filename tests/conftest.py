@@ -5,7 +5,7 @@ fixtures import torch and vllm themselves, so that tests without a model start a
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,25 +66,26 @@ def read_weights() -> Callable[[Path], dict[str, "torch.Tensor"]]:
     return checkpoint_weights
 
 
+ENGINES: list[Any] = []
+"""Kept until the process ends: freeing one takes seconds, and tears down the state of the others."""
+
+
 @pytest.fixture(scope="session")
-def make_engine() -> Iterator[Callable[..., "Engine"]]:
+def make_engine() -> Callable[..., "Engine"]:
     """Builds one more engine in this process: `make_engine(folder, "bfloat16")`, about 0.2 s.
 
-    Nothing is published to it; `adapter` is the shape of what will be, where it is one. 256 tokens a sequence, 64 at once, 4 proof parts. All are kept to
-    the end: when vLLM frees one it tears down the state of the others.
+    Nothing is published to it; `adapter` is the shape of what will be, where it is one. 256
+    tokens a sequence, 64 at once, 4 proof parts.
     """
     from rollouts.engine import Engine
     from rollouts.sampler import EngineConfig
 
-    engines = []
-
     def build(model: Path, dtype: Any = "float32", adapter: Any = None) -> Engine:
         config = EngineConfig(dtype=dtype, max_concurrent=64, proof_parts=4, gpu_memory_frac=0.1)
-        engines.append(Engine(model, config, max_tokens=256, num_requests=64, adapter=adapter))
-        return engines[-1]
+        ENGINES.append(Engine(model, config, max_tokens=256, num_requests=64, adapter=adapter))
+        return ENGINES[-1]
 
-    yield build
-    engines.clear()
+    return build
 
 
 @pytest.fixture(scope="session")

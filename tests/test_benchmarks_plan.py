@@ -11,7 +11,7 @@ from recipes.plan import as_json, planned
 from tests.conftest import byte_tokenizer
 
 TOLERANCE = 0.2
-RUN = """quickstart --no-best-prompt --policy.no-compile --scoring.workers 0 --train.num-rounds 2
+RUN = """quickstart --no-best-prompt --policy.no-compile --scoring.workers 0 --train.num-rounds 1
     --train.problems-per-round 4 --train.group-size 8 --train.max-tokens 0 64 --train.keep-last 1
     --loss.entropy-coefficient 1e-9 --policy.micro-batch-tokens 2048 --test.num-problems 2
     --test.num-samples 2 --test.max-tokens 8 --validation.max-tokens 8"""

@@ -42,19 +42,15 @@ main("r1_zero", "killer", "r1_zero")
 
 # In the order that one run meets them, so that each process is killed once and goes on further.
 INSTANTS = [
-    "load:1",
     "gate:1",
-    "evaluate base:1",
     "sample:1",
     "fsync:2",
-    "update:1",
     "update:2",
     "save:1",
-    "fsync:9",
-    "publish:2",
     "evaluate:1",
     "evaluate trained:1",
 ]
+MORE = ["load:1", "evaluate base:1", "update:1", "fsync:9", "publish:2", "fsync:12", "save:2"]
 
 
 def run(words: list[str], **environ: str) -> subprocess.CompletedProcess:
@@ -80,10 +76,11 @@ def never_killed(tiny_model, tmp_path_factory):
     return folder
 
 
-def test_killed_in_each_phase_equals_never_killed(never_killed, tiny_model, tmp_path):
+@pytest.mark.parametrize("instants", [INSTANTS, pytest.param(MORE, marks=pytest.mark.slow)])
+def test_killed_in_each_phase_equals_never_killed(instants, never_killed, tiny_model, tmp_path):
     folder = tmp_path / "run"
     num_killed = 0
-    for instant in INSTANTS:
+    for instant in instants:
         words = recipe(folder, tiny_model, resume=folder.exists())
         words = [sys.executable, "-c", KILLER, *words[2:]]
         done = run(words, KILL_AT=instant)
@@ -92,7 +89,7 @@ def test_killed_in_each_phase_equals_never_killed(never_killed, tiny_model, tmp_
     done = run(recipe(folder, tiny_model, resume=True))
     assert done.returncode == 0, done.stderr[-3000:]
     assert differences(never_killed, folder) == []
-    assert num_killed >= 9
+    assert num_killed >= 5
 
 
 def test_something_was_trained(never_killed):
