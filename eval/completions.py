@@ -45,10 +45,10 @@ class Saved:
 
 @dataclass(frozen=True, kw_only=True)
 class Grade:
-    """A completion's score, and the answer that it votes for.
+    """A completion's score, the answer that it votes for, and whether it has the format asked for.
 
     Example: `Grade(problem="gsm8k/17", sample=2, value=1.0, verdict=Verdict.CORRECT, parts={},
-    answer="8")`.
+    answer="8", formatted=None)`.
     """
 
     problem: str
@@ -57,6 +57,7 @@ class Grade:
     verdict: Verdict
     parts: dict[str, float]
     answer: str | None
+    formatted: bool | None
 
     @property
     def key(self) -> Key:
@@ -125,9 +126,13 @@ class Store:
         self._completions.append(asdict(saved))
         self.completions[saved.key] = replace(saved, token_ids=())
 
-    def grade(self, key: Key, score: Score, answer: str | None) -> None:
+    def grade(
+        self, key: Key, score: Score, *, answer: str | None, formatted: bool | None = None
+    ) -> None:
         """Keep a completion's grade; its text is let go of."""
-        grade = Grade(problem=key[0], sample=key[1], **asdict(score), answer=answer)
+        grade = Grade(
+            problem=key[0], sample=key[1], **asdict(score), answer=answer, formatted=formatted
+        )
         self._grades.append(asdict(grade))
         self.grades[key] = grade
         self.completions[key] = replace(self.completions[key], text="")

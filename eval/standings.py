@@ -108,6 +108,7 @@ def standing_of(
             [grade.verdict for grade in grades],
             num_tokens=[store.completions[key].num_tokens for key in keys],
             truncated=[store.completions[key].finish == "length" for key in keys],
+            formatted=[bool(grade.formatted) for grade in grades] if trial.format_of else None,
         ),
     )
 

@@ -50,6 +50,7 @@ class Trial:
         prefill: What the template wrote of the answer.
         counted: What of a completion's text is graded.
         answer_of: The answer that a text votes for; None where answers do not vote.
+        format_of: Whether a text has the format that the template asks for; None if it asks for none.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Trial:
     prefill: str = ""
     counted: Callable[[str], str] = str
     answer_of: Callable[[str], str | None] | None = None
+    format_of: Callable[[str], bool] | None = None
 
     @property
     def num_requests(self) -> int:
@@ -163,7 +165,9 @@ class _Grading:
         trial, store, saved, future = self.queue.popleft()
         score = future.result()[0]
         response = trial.response(saved)
-        store.grade(saved.key, score, trial.vote(response, score.verdict))
+        formatted = trial.format_of(response.full_text) if trial.format_of else None
+        answer = trial.vote(response, score.verdict)
+        store.grade(saved.key, score, answer=answer, formatted=formatted)
         self.health.record(trial.by_id[saved.problem], response, score)
         self.progress.num_graded += 1
         if isinstance(future, TimedFuture) and future.began is not None:

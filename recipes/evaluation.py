@@ -13,6 +13,7 @@ from eval.protocols import TEMPLATES, Protocol, Template, asked, counted
 from eval.trials import Trial
 from rewards.pool import ScoringConfig
 from rewards.problem import Problem, Response, Score
+from rewards.tags import has_think_answer_format
 from rollouts.model_config import read_model_config
 from rollouts.prompts import PromptConfig, Renderer
 from rollouts.sampler import EngineConfig
@@ -166,6 +167,7 @@ class Asking:
             prefill=self.prompts.prefill,
             counted=partial(counted, **words),
             answer_of=answer_key if each.votes else None,
+            format_of=has_think_answer_format if template == "r1_zero" else None,
         )
 
     def _candidates(self, subject: Subject, each: Benchmark) -> Iterator[Template]:

@@ -55,6 +55,9 @@ def _table(standings: Sequence[Standing]) -> list[str]:
         fracs = [each.rates.verdict_fracs[verdict] for each in standings]
         if any(fracs):
             body.append([verdict, *map(_percent, fracs)])
+    if any(each.rates.formatted_frac is not None for each in standings):
+        fracs = [each.rates.formatted_frac for each in standings]
+        body.append(["in the format asked for", *map(_percent, fracs)])
     body += [
         ["cut off", *(_percent(each.rates.truncated_frac) for each in standings)],
         ["tokens, mean", *(f"{each.rates.mean_tokens:.0f}" for each in standings)],

@@ -29,8 +29,9 @@ logger = logging.getLogger(__name__)
 
 REMOTE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL", "TRACKIO_BUCKET_ID")
 """Variables that would make trackio send what it is told."""
-FLUSHED_S = 0.5
-"""How soon what wandb was told is in its file; its own 15 s would be lost in a kill."""
+FLUSH = {"x_transaction_log_flush_interval": 0.5}
+"""Seconds until what wandb was told is in its file; its own 15 would be lost in a kill. A private
+setting: where a release lacks it, a kill loses them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +215,7 @@ def _start_wandb(place: Place) -> Any:
         x_disable_stats=True,
         x_disable_meta=True,
         x_save_requirements=False,
-        x_transaction_log_flush_interval=FLUSHED_S,
+        **{name: value for name, value in FLUSH.items() if name in wandb.Settings.model_fields},
     )
     return _started(
         WandBTracker(

@@ -21,7 +21,7 @@ def filled(folder: Path) -> Store:
     store = Store(folder)
     store.save(SAVED)
     store.save(replace(SAVED, sample=1, text="nine\u2028\ud800\x1b[31m"))
-    store.grade(("p/1", 0), RIGHT, "8")
+    store.grade(("p/1", 0), RIGHT, answer="8", formatted=True)
     store.close()
     return store
 
@@ -34,6 +34,7 @@ def test_what_is_written_is_read_again(tmp_path: Path):
     # The text of what is graded is let go of; a line separator, a lone surrogate and an escape stay.
     assert [saved.text for saved in after.completions.values()] == ["", "nine\u2028\ud800\x1b[31m"]
     assert after.grades[("p/1", 0)].answer == "8"
+    assert after.grades[("p/1", 0)].formatted is True
     assert after.grades[("p/1", 0)].parts == {"accuracy": 1.0}
     lines = (tmp_path / COMPLETIONS).read_bytes().splitlines()
     assert json.loads(lines[0])["token_ids"] == [40, 2]
@@ -58,7 +59,7 @@ def test_an_incomplete_last_line_is_dropped_and_written_again(tmp_path: Path, cu
 def test_a_grade_without_its_completion_and_a_failure_of_ours_are_made_again(tmp_path: Path):
     filled(tmp_path)
     store = Store(tmp_path)
-    store.grade(("p/1", 1), Score(value=0.0, verdict=Verdict.GRADER_ERROR), None)
+    store.grade(("p/1", 1), Score(value=0.0, verdict=Verdict.GRADER_ERROR), answer=None)
     assert len(store.grades) == 2  # in this process it counts as ungraded
     store.close()
     assert list(Store(tmp_path).grades) == [("p/1", 0)]

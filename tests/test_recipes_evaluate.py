@@ -158,6 +158,8 @@ def test_two_models_are_paired_and_the_base_has_its_best_template_too(run, tiny_
     base, best, model = found["standings"]
     assert (base["pass_at_1"], best["pass_at_1"]) == (0.0, 1.0)
     assert best["trial"] == "against/r1_zero/sums"
+    assert (base["rates"]["formatted_frac"], best["rates"]["formatted_frac"]) == (None, 1.0)
+    assert "| in the format asked for | - | 100.0% | - |" in Path("out/report.md").read_text()
     templates = found["best_templates"]["sums"]
     assert templates["pass_at_1"] == {"plain": 0.0, "r1_zero": 1.0}  # it has no chat template
     assert (templates["num_problems"], templates["chosen_on"]) == (32, "other problems")
