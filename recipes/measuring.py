@@ -130,7 +130,8 @@ def measure(session: Session, subject: Subject) -> list[Standing]:
                 for each, template in zip(asking.benchmarks, best, strict=True)
                 if template != subject.template
             ]
-            engine.run([trial for trial, _ in better])
+            if better:
+                engine.run([trial for trial, _ in better])
             standings += [
                 session.standing(trial, f"{subject.label} (best: {template})")
                 for trial, template in better
