@@ -7,7 +7,8 @@ from typing import Protocol
 import numpy as np
 
 from eval.estimators import majority_at_k, majority_method, pass_at_every_k
-from eval.intervals import Interval, mean_interval
+from eval.intervals import Interval, mean_interval, paired_interval
+from eval.paired import changed, paired_p_value
 from eval.voting import Same, answer_classes, same_answer
 from rewards.problem import Verdict
 
@@ -103,6 +104,51 @@ def maj_at(
             method[k] = "resampled" if "resampled" in methods else "exact"
     uncompared = sum(found.num_uncompared for found in classes)
     return Majorities(at=at, method=method, num_uncompared=uncompared)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """pass@1 of one model minus another's, over the problems that both graded.
+
+    Example: 0.25 -> 0.40 on 256 problems: `Difference(mean=0.15, interval=(0.11, 0.19),
+    p_value=0.0001, num_problems=256, gained=("p/7", ...), lost=("p/3",))`; 0 lies outside, so
+    the second is better in this run.
+
+    Attributes:
+        p_value: Of the sign-flip test (`eval.paired.paired_p_value`).
+        gained, lost: Ids of the problems that changed, the largest change first.
+    """
+
+    mean: float
+    interval: Interval
+    p_value: float
+    num_problems: int
+    gained: tuple[str, ...]
+    lost: tuple[str, ...]
+
+
+def difference(before: Sequence[ProblemCount], after: Sequence[ProblemCount]) -> Difference:
+    """pass@1 of `after` minus `before`, paired by problem, with its 95% interval.
+
+    Raises:
+        ValueError: They are not of the same problems in the same order, or none was graded in both.
+    """
+    if [count.id for count in before] != [count.id for count in after]:
+        raise ValueError("the two do not hold the same problems in the same order")
+    both = [(a, b) for a, b in zip(before, after, strict=True) if a.num_graded and b.num_graded]
+    if not both:
+        raise ValueError("no problem was graded in both results; see their verdict_fracs")
+    first = [a.num_correct / a.num_graded for a, _ in both]
+    second = [b.num_correct / b.num_graded for _, b in both]
+    changes = changed([a.id for a, _ in both], first, second)
+    return Difference(
+        mean=(sum(second) - sum(first)) / len(both),
+        interval=paired_interval(first, second),
+        p_value=paired_p_value(first, second),
+        num_problems=len(both),
+        gained=changes.gained,
+        lost=changes.lost,
+    )
 
 
 def _graded(group: Sequence[Graded]) -> list[Graded]:

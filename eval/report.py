@@ -4,7 +4,7 @@ Rows share problems, samples and sampling, or there is no table. Model text neve
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -12,29 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from eval.evaluate import EvalResult
-from eval.intervals import Interval, paired_interval
-from eval.paired import changed, paired_p_value
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """pass@1 of one result minus another's, over the problems that both graded.
-
-    Example: 0.25 -> 0.40 on 256 problems: `Difference(mean=0.15, interval=(0.11, 0.19),
-    p_value=0.0001, num_problems=256, gained=("p/7", ...), lost=("p/3",))`; 0 lies outside, so
-    the second is better in this run.
-
-    Attributes:
-        p_value: Of the sign-flip test (`eval.paired.paired_p_value`).
-        gained, lost: Ids of the problems that changed, the largest change first.
-    """
-
-    mean: float
-    interval: Interval
-    p_value: float
-    num_problems: int
-    gained: tuple[str, ...]
-    lost: tuple[str, ...]
+from eval.problem_counts import Difference, difference
 
 
 def paired_difference(before: EvalResult, after: EvalResult) -> Difference:
@@ -45,24 +23,7 @@ def paired_difference(before: EvalResult, after: EvalResult) -> Difference:
             was graded in both.
     """
     _check_comparable({"before": before, "after": after})
-    both = [
-        (a, b)
-        for a, b in zip(before.counts, after.counts, strict=True)
-        if a.num_graded and b.num_graded
-    ]
-    if not both:
-        raise ValueError("no problem was graded in both results; see their verdict_fracs")
-    first = [a.num_correct / a.num_graded for a, _ in both]
-    second = [b.num_correct / b.num_graded for _, b in both]
-    changes = changed([a.id for a, _ in both], first, second)
-    return Difference(
-        mean=(sum(second) - sum(first)) / len(both),
-        interval=paired_interval(first, second),
-        p_value=paired_p_value(first, second),
-        num_problems=len(both),
-        gained=changes.gained,
-        lost=changes.lost,
-    )
+    return difference(before.counts, after.counts)
 
 
 def before_after_table(results: Mapping[str, EvalResult]) -> Table:
@@ -114,10 +75,10 @@ def eval_json(results: Mapping[str, EvalResult]) -> dict[str, Any]:
     before, after = _ends(results)
     if before == after:
         return {"results": written, "difference": None}
-    difference = paired_difference(results[before], results[after])
+    found = paired_difference(results[before], results[after])
     return {
         "results": written,
-        "difference": {"before": before, "after": after, **asdict(difference)},
+        "difference": {"before": before, "after": after, **asdict(found)},
     }
 
 
@@ -165,13 +126,13 @@ def _caption(results: Mapping[str, EvalResult]) -> str:
 
 
 def _difference_line(before: str, after: str, results: Mapping[str, EvalResult]) -> str:
-    difference = paired_difference(results[before], results[after])
-    low, high = (100 * bound for bound in difference.interval)
+    found = paired_difference(results[before], results[after])
+    low, high = (100 * bound for bound in found.interval)
     return (
-        f"pass@1, {before} to {after}: {100 * difference.mean:+.1f} points "
-        f"[{low:+.1f}, {high:+.1f}], p = {difference.p_value:.2g}, paired over "
-        f"{difference.num_problems} problems: {len(difference.gained)} gained, "
-        f"{len(difference.lost)} lost."
+        f"pass@1, {before} to {after}: {100 * found.mean:+.1f} points "
+        f"[{low:+.1f}, {high:+.1f}], p = {found.p_value:.2g}, paired over "
+        f"{found.num_problems} problems: {len(found.gained)} gained, "
+        f"{len(found.lost)} lost."
     )
 
 

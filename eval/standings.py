@@ -9,9 +9,16 @@ from typing import Any
 
 from eval.completions import Store
 from eval.estimators import default_ks, is_single_draw
-from eval.intervals import Interval, paired_interval
-from eval.paired import changed, paired_p_value
-from eval.problem_counts import ProblemCount, maj_at, pass_at, pass_at_1, problem_counts
+from eval.intervals import Interval
+from eval.problem_counts import (
+    Difference,
+    ProblemCount,
+    difference,
+    maj_at,
+    pass_at,
+    pass_at_1,
+    problem_counts,
+)
 from eval.rates import SampleRates, sample_rates
 from eval.trials import Trial
 from eval.voting import Same, same_answer
@@ -114,25 +121,16 @@ def standing_of(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """pass@1 of one standing minus another's, over the problems that both graded.
-
-    Example: 0.25 -> 0.40 on 256 problems: `Comparison(before="base", after="trained", mean=0.15,
-    interval=(0.11, 0.19), p_value=0.0001, num_problems=256, gained=("gsm8k/17",), lost=())`.
+class Comparison(Difference):
+    """The difference of two standings of one benchmark.
 
     Attributes:
-        gained, lost: Ids of problems whose share of correct samples rose, and fell, the largest first.
+        before, after: Their labels, such as "against (chat)" and "model (chat)".
     """
 
     benchmark: str
     before: str
     after: str
-    mean: float
-    interval: Interval
-    p_value: float
-    num_problems: int
-    gained: tuple[str, ...]
-    lost: tuple[str, ...]
 
 
 def compared(before: Standing, after: Standing) -> Comparison:
@@ -141,26 +139,9 @@ def compared(before: Standing, after: Standing) -> Comparison:
     Raises:
         ValueError: They are of different problems, or none was graded in both.
     """
-    ids = [count.id for count in before.counts]
-    if ids != [count.id for count in after.counts]:
-        raise ValueError(f"{before.label} and {after.label} did not answer the same problems")
-    pairs = {
-        a.id: (a.num_correct / a.num_graded, b.num_correct / b.num_graded)
-        for a, b in zip(before.counts, after.counts, strict=True)
-        if a.num_graded and b.num_graded
-    }
-    if not pairs:
-        raise ValueError(f"no problem of {before.benchmark} was graded in both")
-    first, second = ([pair[i] for pair in pairs.values()] for i in (0, 1))
-    changes = changed(list(pairs), first, second)
     return Comparison(
         benchmark=before.benchmark,
         before=before.label,
         after=after.label,
-        mean=sum(b - a for a, b in pairs.values()) / len(pairs),
-        interval=paired_interval(first, second),
-        p_value=paired_p_value(first, second),
-        num_problems=len(pairs),
-        gained=changes.gained,
-        lost=changes.lost,
+        **vars(difference(before.counts, after.counts)),
     )
