@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rollouts.engine import Engine
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+if os.environ.get("GROUPWISE_DATA"):  # a relative one, before a test changes its folder
+    os.environ["GROUPWISE_DATA"] = os.path.abspath(os.environ["GROUPWISE_DATA"])
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # no compiler, and no minute of compiling
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models; two threads of GNU OpenMP are slower
