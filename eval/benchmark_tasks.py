@@ -16,6 +16,7 @@ from rollouts.tasks.gpqa import Gpqa
 from rollouts.tasks.livecodebench import LiveCodeBench
 from rollouts.tasks.olympiad import Olympiad
 from rollouts.tasks.programs import HumanEval, Mbpp
+from rollouts.tasks.steps import Steps
 
 Kind = Literal["mathematics", "choice", "program", "own"]
 
@@ -90,6 +91,7 @@ BENCHMARKS: dict[str, Entry] = {
     ),
     "livecodebench": Entry(task=LiveCodeBench(), kind="program", votes=False, num_samples=8),
     "arithmetic": Entry(task=Arithmetic(), kind="own", num_samples=16),
+    "steps": Entry(task=Steps(), kind="own", num_samples=16),
     "countdown": Entry(task=Countdown(), kind="own", votes=False, num_samples=16),
 }
 """By name, in the order in which they are shown."""

@@ -27,11 +27,13 @@ from rollouts.tasks.dataset import Competition, Dataset, Gsm8k
 from rollouts.tasks.mixture import Mixture, SingleTask, TaskConfig
 from rollouts.tasks.programs import HumanEval, Mbpp, Programs
 from rollouts.tasks.reasoning_gym import ReasoningGym
+from rollouts.tasks.steps import Steps
 from rollouts.tasks.verifiers import Verifiers
 
 TASKS = {
     "arithmetic": Arithmetic,
     "countdown": Countdown,
+    "steps": Steps,
     "gsm8k": Gsm8k,
     "competition": Competition,
     "dataset": Dataset,

@@ -10,11 +10,13 @@ from rollouts.tasks.countdown import Countdown
 from rollouts.tasks.dataset import Competition, Dataset, Gsm8k
 from rollouts.tasks.programs import HumanEval, Mbpp, Programs
 from rollouts.tasks.reasoning_gym import ReasoningGym
+from rollouts.tasks.steps import Steps
 from rollouts.tasks.verifiers import Verifiers
 
 SingleTask = (
     Arithmetic
     | Countdown
+    | Steps
     | Gsm8k
     | Competition
     | Dataset
