@@ -13,10 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from eval.benchmarks import Benchmark
-from eval.completions import Store
 from eval.protocols import Template
 from eval.standings import Standing, standing_of
-from eval.trials import Progress, Samples, Trial, run_trials
 from eval.voting import Equality
 from recipes.asking import make_asking
 from recipes.evaluation import Asking, EvaluateConfig, Grader, Subject
@@ -36,7 +34,9 @@ from recipes.training_overlap import overlap_line, training_overlap
 from recipes.versions import changed_versions, versions
 from rewards.pool import RewardPool
 from rewards.scorer import Scorer
+from rollouts.completions import Store
 from rollouts.rollout import Completion, Request
+from rollouts.trials import Progress, Samples, Trial, run_trials
 
 logger = logging.getLogger(__name__)
 
