@@ -18,7 +18,7 @@ VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "manager"
 # These never import torch: rewards and eval as a whole, and the plain half of rollouts.
 PLAIN_ROLLOUTS = (
     "rollout", "sampler", "seeds", "prompts", "process", "models", "collect", "ledger", "records",
-    "timeline", "trials", "completions",
+    "timeline", "trials", "completions", "endpoint", "endpoint_config",
     "device_memory", "model_config",
 )  # fmt: skip
 FILES = sorted(
