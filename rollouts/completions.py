@@ -154,13 +154,38 @@ class Store:
         self.completions[saved.key] = replace(saved, text="") if graded else saved
 
 
-def read_completions(folder: Path) -> Iterator[Saved]:
-    """The whole completions that a store's folder holds, with text and ids, as they finished."""
-    with (folder / COMPLETIONS).open("rb") as lines:
-        for line in lines:
-            if line.endswith(b"\n"):
-                row = json.loads(line)
-                yield Saved(**{**row, "token_ids": tuple(row["token_ids"])})
+class Texts:
+    """The texts of a store's completions, read from its file when they are wanted.
+
+    Example: `texts = Texts(folder)`, then once over `texts`, which tells where each stands, and
+    `texts["gsm8k/17", 2].text` for those that are wanted again.
+    """
+
+    def __init__(self, folder: Path):
+        self._path = folder / COMPLETIONS
+        self._starts: dict[Key, int] = {}
+
+    def __iter__(self) -> Iterator[Saved]:
+        """Every whole completion, as they finished."""
+        start = 0
+        with self._path.open("rb") as lines:
+            for line in lines:
+                if line.endswith(b"\n"):
+                    saved = _saved(line)
+                    self._starts[saved.key] = start
+                    yield saved
+                start += len(line)
+
+    def __getitem__(self, key: Key) -> Saved:
+        """One that was passed before."""
+        with self._path.open("rb") as file:
+            file.seek(self._starts[key])
+            return _saved(file.readline())
+
+
+def _saved(line: bytes) -> Saved:
+    row = json.loads(line)
+    return Saved(**{**row, "token_ids": tuple(row["token_ids"])})
 
 
 def _take(line: bytes, place: str, take: Callable[[dict[str, Any]], None]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rewards.problem import Score, Verdict
-from rollouts.completions import COMPLETIONS, GRADES, JsonLines, Saved, Store, read_completions
+from rollouts.completions import COMPLETIONS, GRADES, JsonLines, Saved, Store, Texts
 
 SAVED = Saved(
     problem="p/1", sample=0, seed=7, num_tokens=2, finish="stop", text="8", token_ids=(40, 2)
@@ -42,12 +42,13 @@ def test_what_is_written_is_read_again(tmp_path: Path):
 
 def test_texts_of_graded_completions_are_read_from_the_file(tmp_path: Path):
     filled(tmp_path)
-    assert list(read_completions(tmp_path)) == [
-        SAVED, replace(SAVED, sample=1, text="nine\u2028\ud800\x1b[31m")
-    ]  # fmt: skip
+    texts = Texts(tmp_path)
+    second = replace(SAVED, sample=1, text="nine\u2028\ud800\x1b[31m")
+    assert list(texts) == [SAVED, second]
+    assert (texts["p/1", 1], texts["p/1", 0]) == (second, SAVED)
     file = tmp_path / COMPLETIONS
     file.write_bytes(file.read_bytes()[:-1])
-    assert list(read_completions(tmp_path)) == [SAVED]
+    assert list(Texts(tmp_path)) == [SAVED]
 
 
 @pytest.mark.parametrize("cut", [1, 5, 40])
