@@ -119,6 +119,11 @@ class Trial:
                 )
                 yield (problem.id, i), request
 
+    def key_of(self, request_id: str) -> Key:
+        """Which completion a request of this trial asks for."""
+        problem, _, sample = request_id.removeprefix(f"{self.name}/").rpartition("/")
+        return problem, int(sample)
+
     def response(self, saved: Saved) -> Response:
         """What is graded of a completion."""
         return Response(

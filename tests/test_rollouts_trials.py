@@ -94,6 +94,7 @@ def test_every_request_once_with_its_own_seed(tmp_path: Path):
     by_id = {request.id: request for request in sampler.asked}
     assert by_id["model/a/a/2/3"].seed == request_seed(5, "a/2", 3)
     assert by_id["model/a/a/2/3"].token_ids == (1, 2, 5)
+    assert TRIALS[0].key_of("model/a/a/2/3") == ("a/2", 3)
     assert [len(store.grades) for store in stores] == [12, 8]
     assert (progress.num_requests, progress.num_sampled, progress.num_graded) == (20, 20, 20)
     assert progress.num_tokens == 20  # a digit each
