@@ -19,6 +19,7 @@ MIXTURE = Mixture(
         Dataset(path="a/b"),
     ),
     weights=(1.0, 2.5, 3.0),
+    starts=(0, 1300, 0),
 )
 
 
