@@ -1,9 +1,23 @@
 """The format reward of R1-Zero: reasoning in `<think>` tags, then the answer in `<answer>` tags."""
 
+import re
+
 from rewards.problem import Problem, Response, Score, Verdict
 from rewards.purity import pure
 
 TAGS = (("<think>", "</think>"), ("<answer>", "</answer>"))
+
+
+def summary_of(text: str) -> str:
+    """What the reader is told: after the last `</think>`, all of it if nothing was thought.
+
+    Thinking that does not end has no summary. `<answer>` and `</answer>` are left out. Example:
+    "<think>a</think> <answer>b</answer>" gives "b", and "<think>a" gives "".
+    """
+    _, closing, told = text.rpartition("</think>")
+    if not closing and "<think>" in text:
+        return ""
+    return re.sub(r"</?answer>", "", told).strip()
 
 
 @pure(version="1", reads=("text", "prefill"))
