@@ -2,6 +2,7 @@
 
 import re
 
+from rewards.answers import after_thinking
 from rewards.problem import Problem, Response, Score, Verdict
 from rewards.purity import pure
 
@@ -14,10 +15,9 @@ def summary_of(text: str) -> str:
     Thinking that does not end has no summary. `<answer>` and `</answer>` are left out. Example:
     "<think>a</think> <answer>b</answer>" gives "b", and "<think>a" gives "".
     """
-    _, closing, told = text.rpartition("</think>")
-    if not closing and "<think>" in text:
+    if "<think>" in text and "</think>" not in text:
         return ""
-    return re.sub(r"</?answer>", "", told).strip()
+    return re.sub(r"</?answer>", "", after_thinking(text)).strip()
 
 
 @pure(version="1", reads=("text", "prefill"))

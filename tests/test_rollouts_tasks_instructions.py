@@ -18,8 +18,8 @@ def test_a_problem_is_what_the_docstring_says():
     assert (
         Problem(
             id="instructions/one/rain/sentences=2",
-            prompt='Write about rain. Use the word "rain" and at least five different words. '
-            "Write exactly two sentences.",
+            prompt='Write a sentence or more about rain. The word "rain" must be in it, and at '
+            "least five different words. Write exactly two sentences.",
             answer='[["includes", "rain"], ["different_words", 5], ["sentences", 2]]',
             source="instructions/one",
         )

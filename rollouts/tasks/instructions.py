@@ -43,9 +43,9 @@ EXCLUSIVE = ({"sentences", "bullets"}, {"lower_case", "upper_case"})
 class Instructions:
     """`num_problems` prompts with one wish and as many with two; the same for the same configuration.
 
-    Example: `Problem(id="instructions/one/rain/sentences=2", prompt='Write about rain. Use the
-    word "rain" and at least five different words. Write exactly two sentences.',
-    answer='[["includes", "rain"], ["different_words", 5], ["sentences", 2]]',
+    Example: `Problem(id="instructions/one/rain/sentences=2", prompt='Write a sentence or more
+    about rain. The word "rain" must be in it, and at least five different words. Write exactly two
+    sentences.', answer='[["includes", "rain"], ["different_words", 5], ["sentences", 2]]',
     source="instructions/one")`. The same wishes in another order are the same problem.
     """
 
@@ -124,7 +124,8 @@ def _problem(topic: str, wishes: dict[str, Any]) -> Problem:
     word = topic.split()[-1]
     required = [["includes", word], ["different_words", MIN_DIFFERENT_WORDS], *wishes.items()]
     asked = [
-        f'Write about {topic}. Use the word "{word}" and at least five different words.',
+        f'Write a sentence or more about {topic}. The word "{word}" must be in it, and at least '
+        "five different words.",
         *map(_said, wishes, wishes.values()),
     ]
     source = f"instructions/{NUMBERS[len(wishes)]}"
