@@ -94,7 +94,6 @@ class RewardModel:
             logits = self._model(
                 input_ids=torch.tensor(padded, device=device),
                 attention_mask=torch.tensor(mask, device=device),
-                use_cache=False,
             ).logits
             outputs += logits[:, 0].float().tolist()
         if self.config.scale == "none":
@@ -158,6 +157,7 @@ def _load(folder: Any, name: str, dtype: torch.dtype) -> Any:
         raise ValueError(
             f"{name!r} is no reward model: it has {model.config.num_labels} outputs instead of one"
         )
+    model.config.get_text_config().use_cache = False
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return model.eval().requires_grad_(False).to(device)
 

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForSequenceClassification
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    LlamaConfig,
+    LlamaForSequenceClassification,
+)
 
 from rewards.problem import Problem, Response, Verdict
 from rewards.scorer import Inline, Scorer
@@ -36,6 +41,21 @@ def write(folder: Path, *, num_labels: int = 1) -> Path:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
     return write(tmp_path_factory.mktemp("reward"))
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory) -> Path:
+    """One whose tokens see those behind them, padding too if nothing hid it."""
+    folder = tmp_path_factory.mktemp("encoder")
+    config = BertConfig(
+        vocab_size=259, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=256, pad_token_id=0, num_labels=1,
+    )  # fmt: skip
+    model = BertForSequenceClassification(config)
+    draw_weights(model)
+    model.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
 
 
 def by_hand(checkpoint: Path, text: str) -> float:
@@ -82,7 +102,9 @@ def test_a_conversation_is_rendered_turn_by_turn(checkpoint):
     assert score.value == pytest.approx(by_hand(checkpoint, text), abs=1e-5)
 
 
-def test_batches_change_nothing(checkpoint):
+@pytest.mark.parametrize("kind", ["checkpoint", "encoder"])
+def test_batches_change_nothing(kind, request):
+    checkpoint = request.getfixturevalue(kind)
     texts = ["a", "a longer response", "b" * 90, "", "c", "a longer response"]
     responses = [Response(text=text) for text in texts]
     found = {}
