@@ -24,6 +24,7 @@ from rollouts.sampler import EngineConfig
 from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown
 from rollouts.tasks.dataset import Competition, Dataset, Gsm8k
+from rollouts.tasks.instructions import Instructions
 from rollouts.tasks.mixture import Mixture, SingleTask, TaskConfig
 from rollouts.tasks.programs import HumanEval, Mbpp, Programs
 from rollouts.tasks.reasoning_gym import ReasoningGym
@@ -37,6 +38,7 @@ TASKS = {
     "gsm8k": Gsm8k,
     "competition": Competition,
     "dataset": Dataset,
+    "instructions": Instructions,
     "human_eval": HumanEval,
     "mbpp": Mbpp,
     "programs": Programs,

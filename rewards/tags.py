@@ -1,9 +1,23 @@
 """The format rewards: R1-Zero's `<think>` then `<answer>`, and R1's `<think>` then a summary."""
 
+import re
+
+from rewards.answers import after_thinking
 from rewards.problem import Problem, Response, Score, Verdict
 from rewards.purity import pure
 
 TAGS = (("<think>", "</think>"), ("<answer>", "</answer>"))
+
+
+def summary_of(text: str) -> str:
+    """What the reader is told: after the last `</think>`, all of it if nothing was thought.
+
+    Thinking that does not end has no summary. `<answer>` and `</answer>` are left out. Example:
+    "<think>a</think> <answer>b</answer>" gives "b", and "<think>a" gives "".
+    """
+    if "<think>" in text and "</think>" not in text:
+        return ""
+    return re.sub(r"</?answer>", "", after_thinking(text)).strip()
 
 
 @pure(version="1", reads=("text", "prefill"))

@@ -388,4 +388,6 @@ def test_the_digest_sees_prompt_answer_id_and_order():
 
 
 def test_the_names():
-    assert set(benchmark_names()) == {*SIZES, *GENERATED, "gpqa_diamond", "livecodebench"}
+    assert set(benchmark_names()) == {
+        *SIZES, *GENERATED, "gpqa_diamond", "livecodebench", "ifeval",
+    }  # fmt: skip
