@@ -90,6 +90,8 @@ class RunConfig:
     validation: EvalConfig = field(default_factory=EvalConfig)
     """The evaluation every `train.evaluate_every` rounds; `train.best_by` of it chooses the best
     checkpoint."""
+    measured: bool = True
+    """Evaluate base and result on the test split; without, the run is measured by others."""
     best_prompt: bool = True
     """Also evaluate the base under the best of a few prompts, chosen on the validation split."""
     track: TrackConfig = field(default_factory=TrackConfig)
@@ -106,9 +108,11 @@ class OneTaskConfig(RunConfig):
 
 
 def to_yaml(config: Any) -> str:
-    """The resolved config, a RunConfig or another with a task; a task is written with its kind, so that it reads back as itself."""
+    """The resolved config of a run or another recipe; a task is written with its kind, so that it
+    reads back as itself."""
     values = json.loads(json.dumps(asdict(config)))
-    values["task"] = _task_values(config.task)
+    if "task" in values:
+        values["task"] = _task_values(config.task)
     return yaml.safe_dump(values, sort_keys=False)
 
 
@@ -132,7 +136,7 @@ def from_yaml(text: str, name: str, cls: type = RunConfig) -> Any:
 
 def differences(left: Any, right: Any, free: Container[str] = FREE_FIELDS) -> list[str]:
     """Fields with other values, as "path: left, right"; `free` ones are left out."""
-    a, b = _flat(_plain(left)), _flat(_plain(right))
+    a, b = flat(_plain(left)), flat(_plain(right))
     paths = sorted(set(a) | set(b))
     return [
         f"{path}: {a.get(path)!r}, {b.get(path)!r}"
@@ -144,7 +148,7 @@ def differences(left: Any, right: Any, free: Container[str] = FREE_FIELDS) -> li
 def flags(config: Any) -> list[str]:
     """Every field as the command line writes it: --train.num-rounds; switches with their --no-."""
     names = []
-    for path, value in _flat(asdict(config)).items():
+    for path, value in flat(asdict(config)).items():
         parent, dot, last = path.replace("_", "-").rpartition(".")
         names += [f"--{parent}{dot}{last}"]
         names += [f"--{parent}{dot}no-{last}"] if isinstance(value, bool) else []
@@ -164,12 +168,13 @@ def _plain(config: Any) -> dict[str, Any]:
     return yaml.safe_load(to_yaml(config))
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by their paths: {"a": {"b": 1}} is {"a.b": 1}."""
+    found: dict[str, Any] = {}
     for name, value in values.items():
         nested = isinstance(value, dict) and value
-        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return flat
+        found |= flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return found
 
 
 def _task_values(task: TaskConfig) -> dict[str, Any]:

@@ -184,7 +184,7 @@ def _start(config: RunConfig, run: Trainer, data: Data, state: RunState) -> None
     if run.policy.adapter:
         print(pass_adapter_gate(config, run, data), flush=True)
         synchronise(run, state.updates, Clock(report=run.report))
-    if state.round == 0:
+    if state.round == 0 and config.measured:
         measure(config.test, run, data, "base")
         if config.best_prompt and run.folder.read_eval("base-best-prompt") is None:
             run.report.phase("base, best prompt")
@@ -197,8 +197,9 @@ def _start(config: RunConfig, run: Trainer, data: Data, state: RunState) -> None
 def _finish(config: RunConfig, run: Trainer, data: Data, state: RunState) -> None:
     """Measure the result, write it as a plain checkpoint, and show before and after."""
     result = result_of(config, run, state)
-    synchronise(run, result.updates, Clock(report=run.report))
-    measure(config.test, run, data, "trained")
+    if config.measured:
+        synchronise(run, result.updates, Clock(report=run.report))
+        measure(config.test, run, data, "trained")
     final, ranks = run.folder.path / "final", run.policy.ranks
     if not ranks.from_first(final.exists):
         place = AtomicFolder(final) if ranks.is_first else contextlib.nullcontext()
@@ -206,7 +207,8 @@ def _finish(config: RunConfig, run: Trainer, data: Data, state: RunState) -> Non
             run.policy.save_pretrained(folder)
             if folder:
                 data.renderer.tokenizer.save_pretrained(folder)
-    show_result(run.folder, state)
+    if config.measured:
+        show_result(run.folder, state)
 
 
 def result_of(config: RunConfig, run: Trainer, last: RunState) -> RunState:
