@@ -81,7 +81,7 @@ def test_the_largest_layer_and_what_a_token_meets(model: dict[str, Any]):
 
 
 def test_deepseek_v3_as_it_was_published():
-    """671,026,419,200 with the 256 router biases of each of 58 layers, which are no parameters."""
+    """671B (DeepSeek-V3 report, abstract), without 256 router biases in each of 58 layers."""
     fields = {
         "model_type": "deepseek_v3", "vocab_size": 129_280, "hidden_size": 7168,
         "intermediate_size": 18_432, "moe_intermediate_size": 2048, "num_hidden_layers": 61,
@@ -91,7 +91,7 @@ def test_deepseek_v3_as_it_was_published():
     }  # fmt: skip
     arch = read_architecture(fields)
     assert arch.parameters == 671_026_419_200 - 58 * 256
-    # With the head 36.6 billion: the 37 billion that a token activates, embedding included.
+    # 37B are activated for a token, the same says: these with the head, and the embedding.
     assert arch.computed + arch.embedding == 36_624_596_992
     assert arch.kv_lora_rank + arch.qk_rope_head_dim == 576
 
