@@ -6,6 +6,7 @@ Wiring only: what each part does stands in its own package.
 import contextlib
 import json
 import logging
+import os
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
@@ -40,7 +41,9 @@ from rl.split_sampling import SplitCollector, SplitSampler
 from rl.train import Clock, Reporter, Trainer, restore, synchronise, train
 from rollouts.collect import Collector
 from rollouts.ledger import Ledger
+from rollouts.model_config import policy_fault, read_model_config
 from rollouts.models import resolve_model
+from rollouts.process import uses_gpu
 from rollouts.tasks.mixture import Mixture, TaskConfig
 
 logger = logging.getLogger(__name__)
@@ -57,6 +60,7 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
     stopper = Stopper(config.stop_after)
     progress = Progress(config.train.num_rounds)
     model = resolve_model(config.model)
+    _check_model(config, model)
     check_reference(config, model)
     if config.policy.lora.rank:
         _check_adapters(config, model)
@@ -82,6 +86,13 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
             _finish(config, run, data, state)
         finally:
             folder.close()
+
+
+def _check_model(config: RunConfig, model: Path) -> None:
+    """Raise ValueError if a model of this kind cannot be trained on this machine."""
+    fields, lora = read_model_config(str(model)), config.policy.lora.rank > 0
+    if fault := policy_fault(fields, lora=lora, cuda=uses_gpu(os.environ)):
+        raise ValueError(f"model {config.model!r}: {fault}")
 
 
 def _check_adapters(config: RunConfig, model: Path) -> None:
