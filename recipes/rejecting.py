@@ -176,7 +176,7 @@ def _rows(
     config = finishing.asked.config
     yield from seen.watched(samples)
     missing = None if config.num_rows is None else config.num_rows - seen.num_rows
-    if config.solutions.path and missing != 0:
+    if config.solutions.path:
         yield from seen.watched(file_rows(finishing, missing))
     if config.num_rows is not None and config.fill_up and seen.num_rows < config.num_rows:
         missing = config.num_rows - seen.num_rows
