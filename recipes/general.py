@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 from recipes.config import PreferenceConfig, RunConfig
+from recipes.noise import quiet
 from rewards.judge import Judge
 from rewards.routing import Routed
 from rewards.scorer import Inline, Scorer
@@ -85,7 +86,8 @@ def with_preferences(config: RunConfig, rules: Scorer) -> Iterator[Scorer]:
             if getattr(preference, aspect) == "judge":
                 scorers[aspect] = stack.enter_context(Judge(preference.judge, aspect))
             else:
-                scorers[aspect] = _reward_model(preference, aspect)
+                with quiet():
+                    scorers[aspect] = _reward_model(preference, aspect)
         named = {t.name: {a: scorers[a] for a in aspects_of(t, preference)} for t in tasks}
         yield Routed(rules, named) if named else rules
 

@@ -272,3 +272,11 @@ def test_a_judge_that_cannot_be_used_stops_the_start_with_one_line(
     assert code == 2
     assert line.endswith("is 'GROUPWISE_JUDGE_URL', but this environment variable is not set")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_pages_example_is_a_run():
+    page = (Path(__file__).parents[1] / "docs" / "preference.md").read_text()
+    config = from_yaml(page.partition("```yaml\n")[2].partition("```")[0], "docs/preference.md")
+    assert preference_fault(config) is None
+    assert config.task.starts == (0, 1300)
+    assert (config.preference.helpfulness, config.preference.safety) == ("reward_model", "judge")
