@@ -12,11 +12,13 @@ import yaml
 
 from eval.evaluate import EvalConfig
 from recipes.tracking import TrackConfig
+from rewards.judge import JudgeConfig
 from rewards.pool import ScoringConfig
 from rl.objective import LossConfig
 from rl.optimizer import OptimizerConfig
 from rl.packing import PackingConfig
 from rl.policy import PolicyConfig
+from rl.reward_model import RewardModelConfig
 from rl.train import TrainConfig
 from rollouts.models import DEFAULT_MODEL
 from rollouts.prompts import PromptConfig
@@ -24,6 +26,7 @@ from rollouts.sampler import EngineConfig
 from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown
 from rollouts.tasks.dataset import Competition, Dataset, Gsm8k
+from rollouts.tasks.general import General
 from rollouts.tasks.instructions import Instructions
 from rollouts.tasks.mixture import Mixture, SingleTask, TaskConfig
 from rollouts.tasks.programs import HumanEval, Mbpp, Programs
@@ -38,6 +41,7 @@ TASKS = {
     "gsm8k": Gsm8k,
     "competition": Competition,
     "dataset": Dataset,
+    "general": General,
     "instructions": Instructions,
     "human_eval": HumanEval,
     "mbpp": Mbpp,
@@ -52,6 +56,9 @@ FREE_FIELDS = (
     "train.keep_last",
     "train.keep_logprobs",
     "scoring.workers",
+    "preference.judge.url_variable",
+    "preference.judge.key_variable",
+    "preference.judge.concurrency",
     "track.to",
     "track.project",
     "track.online",
@@ -59,6 +66,22 @@ FREE_FIELDS = (
 """May differ when a run is resumed: they change no number."""
 
 _SCIENTIFIC = re.compile(r"[-+]?[0-9]+e[-+]?[0-9]+", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceConfig:
+    """What responses to general prompts are worth beside rules (docs/preference.md)."""
+
+    helpfulness: Literal["none", "reward_model", "judge"] = "none"
+    """What scores the summary of a response."""
+    safety: Literal["none", "reward_model", "judge"] = "none"
+    """What scores the whole response, thinking included."""
+    helpfulness_model: str = ""
+    """The reward model of helpfulness: a folder or a Hugging Face id."""
+    safety_model: str = ""
+    """The reward model of safety."""
+    reward_models: RewardModelConfig = field(default_factory=RewardModelConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +97,8 @@ class RunConfig:
     the share of English; dapo: accuracy less the soft overlong penalty; or your own, package.module:function (docs/rewards.md)."""
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     """The processes that compute rewards."""
+    preference: PreferenceConfig = field(default_factory=PreferenceConfig)
+    """Added to the rewards of general tasks."""
     drop_contaminated: tuple[str, ...] = ()
     """Benchmarks: training problems that share ten words in a row with one of theirs are left out."""
     control: Literal["none", "shuffled_rewards"] = "none"

@@ -65,7 +65,7 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
     if config.policy.lora.rank:
         _check_adapters(config, model)
     data = load_data(config, model)
-    scored = pooled(config, data.score, data.problems["train"][0])
+    scored = pooled(config, data.score, data.problems["train"])
     with scored as score, Equality(config.scoring) as same:
         folder = open_folder(config, path, model, ranks, resume=resume)
         try:
