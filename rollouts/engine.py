@@ -199,6 +199,7 @@ class Engine:
     def wake(self, *parts: Literal["weights", "kv_cache"]) -> None:
         """Take back memory for `parts`, staged: weights, publish, then kv_cache. Nothing to do on CPU."""
         if tags := [part for part in parts if part in self._asleep]:
+            torch.cuda.empty_cache()  # what the trainer freed, but its allocator still holds
             self._llm.wake_up(tags=tags)
             self._asleep.difference_update(tags)
 
