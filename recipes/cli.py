@@ -116,6 +116,7 @@ def _mistakes() -> tuple[type[Exception], ...]:
         "rollouts.engine": ("EngineError",),
         "rollouts.proof": ("WeightProofError",),
         "rollouts.collect": ("GraderFailureError",),
+        "rollouts.endpoint": ("EndpointError",),
     }
     loaded = [(sys.modules[m], names) for m, names in named.items() if m in sys.modules]
     return (ValueError, *(getattr(module, n) for module, names in loaded for n in names))
@@ -177,7 +178,7 @@ def read_config(command: Command, presets: Mapping[str, Callable[[], Any]] | Non
     Raises ValueError for a field that is not there, naming the nearest, for a value of another
     type, and if a resumed run's config would differ, naming the fields.
     """
-    from recipes.config import differences, from_yaml
+    from recipes.config import OneTaskConfig, differences, from_yaml
     from recipes.presets import PRESETS
 
     default = (presets or PRESETS)[command.preset]()
@@ -186,7 +187,13 @@ def read_config(command: Command, presets: Mapping[str, Callable[[], Any]] | Non
     if command.resume:
         file = command.resume / "config.yaml"
         default = from_yaml(text_of(file), str(file))
-    config = _with_fields(default, command)
+    config = with_fields(
+        default,
+        command.fields,
+        OneTaskConfig,
+        program=command.program,
+        description=_described(command),
+    )
     if command.resume and (changed := differences(default, config)):
         raise ValueError(
             f"a resumed run keeps its config; these fields differ (run, asked): {'; '.join(changed)}. "
@@ -195,15 +202,18 @@ def read_config(command: Command, presets: Mapping[str, Callable[[], Any]] | Non
     return config
 
 
-def _with_fields(default: Any, command: Command) -> Any:
+def with_fields(
+    default: Any, words: Sequence[str], one_task: type, *, program: str, description: str
+) -> Any:
     """`default` changed by the fields of the command line; tyro reads these, and answers --help.
 
-    tyro cannot build a mixture: it sees one task, and the mixture is put back if none was named.
-    The task's kind comes first, so that the task's fields are known wherever they stand.
+    tyro cannot build a mixture: it sees `one_task`, a class of the same fields with one task, and
+    the mixture is put back if none was named. The task's kind comes first, so that the task's
+    fields are known wherever they stand.
     """
-    from recipes.config import Arithmetic, Mixture, OneTaskConfig, RunConfig
+    from recipes.config import Arithmetic, Mixture
 
-    words = sorted(command.fields, key=lambda word: not word.startswith("task:"))
+    words = sorted(words, key=lambda word: not word.startswith("task:"))
     shown, kept = default.task, None
     if isinstance(default.task, Mixture):
         shown = Arithmetic()
@@ -211,15 +221,15 @@ def _with_fields(default: Any, command: Command) -> Any:
     if kept and (word := next((w for w in words if w.startswith("--task.")), None)):
         raise ValueError(f"{word}: the tasks of a mixture are set in the file that names them")
     config, unknown = read_fields(
-        OneTaskConfig,
+        one_task,
         words,
-        default=_as(OneTaskConfig, default, shown),
-        program=command.program,
-        description=_described(command),
+        default=_as(one_task, default, shown),
+        program=program,
+        description=description,
     )
     if unknown:
         raise ValueError(_unknown(unknown, config))
-    return _as(RunConfig, config, kept or config.task)
+    return _as(type(default), config, kept or config.task)
 
 
 def _described(command: Command) -> str:

@@ -10,13 +10,13 @@ from typing import Any, Literal
 from eval.benchmarks import Benchmark
 from eval.estimators import answer_key
 from eval.protocols import TEMPLATES, Protocol, Template, asked, counted
-from eval.trials import Trial
 from rewards.pool import ScoringConfig
 from rewards.problem import Problem, Response, Score
 from rewards.tags import has_think_answer_format
 from rollouts.model_config import read_model_config
 from rollouts.prompts import PromptConfig, Renderer
 from rollouts.sampler import EngineConfig
+from rollouts.trials import Trial
 
 PROBE_SAMPLES = 4
 """Of each problem that a template is chosen by."""

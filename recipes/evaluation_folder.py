@@ -15,12 +15,12 @@ from typing import Any
 
 import yaml
 
-from eval.completions import Store
-from eval.trials import Trial
 from recipes.arguments import text_of
 from recipes.config import from_values
 from recipes.evaluation import Asking, EvaluateConfig
 from rl.run_folder import AtomicFolder, lock_folder, write_atomically
+from rollouts.completions import Store
+from rollouts.trials import Trial
 
 RESULTS, REPORT = "results.json", "report.md"
 

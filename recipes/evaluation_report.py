@@ -51,6 +51,9 @@ def _table(standings: Sequence[Standing]) -> list[str]:
             if k > 1 and any(value is not None for value in values):
                 star = "*" * is_single_draw(first.num_samples, k)
                 body.append([f"{name}@{k}{star}", *map(_percent, values)])
+    for part in dict.fromkeys(name for each in standings for name in each.parts):
+        if part != "accuracy":  # pass@1 says it
+            body.append([f"{part}, mean", *(_percent(each.parts.get(part)) for each in standings)])
     for verdict in first.rates.verdict_fracs:
         fracs = [each.rates.verdict_fracs[verdict] for each in standings]
         if any(fracs):

@@ -20,6 +20,7 @@ from rl.lora import random_adapter
 from rl.packing import Batch, PackingConfig, pack
 from rl.train import Publisher, Trainer, sampling_at
 from rollouts.collect import rollout_of
+from rollouts.prompts import messages_of
 from rollouts.rollout import Completion, Group, Request, Rollout, Sampling
 
 NUM_PROMPTS = 4
@@ -79,7 +80,9 @@ def engine_facts(config: RunConfig, run: Trainer, data: Any) -> Facts:
 
     def ids(problem: Problem) -> list[int]:
         if prompts.template == "chat" and not prompts.prefill:
-            return engine.render(_messages(problem, config), **prompts.chat_template_kwargs)
+            return engine.render(
+                messages_of(problem, config.prompts.system), **prompts.chat_template_kwargs
+            )
         special = prompts.template != "chat"
         return engine.tokenizer.encode(data.renderer.text(problem), add_special_tokens=special)
 
@@ -180,14 +183,6 @@ def _ungraded(request: Request, completion: Completion) -> Rollout:
 
 def _num_sampled(rollout: Rollout) -> int:
     return sum(rollout.sampled)
-
-
-def _messages(problem: Problem, config: RunConfig) -> list[dict[str, str]]:
-    system = config.prompts.system
-    head = [] if system is None else [{"role": "system", "content": system}]
-    if isinstance(problem.prompt, str):
-        return [*head, {"role": "user", "content": problem.prompt}]
-    return [*head, *problem.prompt]
 
 
 def _refuse(faults: list[str]) -> None:

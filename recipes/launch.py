@@ -41,7 +41,7 @@ from rl.train import Clock, Reporter, Trainer, restore, synchronise, train
 from rollouts.collect import Collector
 from rollouts.ledger import Ledger
 from rollouts.models import resolve_model
-from rollouts.tasks.mixture import Mixture
+from rollouts.tasks.mixture import Mixture, TaskConfig
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def build(
     ranks: Ranks = ALONE,
 ) -> Trainer:
     """Engine, policy, collector and ledger, put together."""
-    ledger = Ledger(problems=_by_task(data), weights=_weights(config), seed=config.train.seed)
+    ledger = Ledger(problems=_by_task(data), seed=config.train.seed, **_mixing(config.task))
     report.phase("load")
     with quiet():
         from rl.policy import Policy
@@ -280,8 +280,13 @@ def _by_task(data: Data) -> dict[str, list[Problem]]:
     return tasks
 
 
-def _weights(config: RunConfig) -> dict[str, float]:
-    if not isinstance(config.task, Mixture):
+def _mixing(task: TaskConfig) -> dict[str, Any]:
+    """The ledger's weights and starts, by task."""
+    if not isinstance(task, Mixture):
         return {}
-    names = [task.name for task in config.task.tasks]
-    return dict(zip(names, config.task.weights, strict=True))
+    names = [part.name for part in task.tasks]
+    starts = task.starts or (0,) * len(names)
+    return {
+        "weights": dict(zip(names, task.weights, strict=True)),
+        "starts": dict(zip(names, starts, strict=True)),
+    }

@@ -97,7 +97,7 @@ def check_config(config: RunConfig) -> None:
                 f"{name}.k is {evaluation.k}: pass@k needs k from 1 to {name}.num_samples, "
                 f"{evaluation.num_samples}"
             )
-    _check_deadlines(config)
+    check_deadlines(config)
     for task in _tasks(config.task):
         # 100,000 Countdown problems take most of a minute; `check_splits` sees them later.
         if not isinstance(task, Countdown):
@@ -109,7 +109,7 @@ def _tasks(task: TaskConfig) -> tuple[SingleTask, ...]:
     return task.tasks if isinstance(task, Mixture) else (task,)
 
 
-def _check_deadlines(config: RunConfig) -> None:
+def check_deadlines(config: RunConfig) -> None:
     """A scoring process must outlive the program that it runs, or slow programs would break it."""
     deadline = config.scoring.deadline_s
     for task in _tasks(config.task):

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from eval.completions import Store
 from eval.standings import standing_of
-from eval.trials import Trial, run_trials
 from rewards.pool import RewardPool, ScoringConfig
 from rewards.problem import Problem, Response, Score, Verdict
 from rewards.scorer import Inline
 from rollouts.collect import GraderFailureError
+from rollouts.completions import Store
 from rollouts.rollout import Completion, Request, Sampling
 from rollouts.seeds import request_seed
+from rollouts.trials import Trial, run_trials
 
 
 class Killed(Exception):
@@ -94,9 +94,21 @@ def test_every_request_once_with_its_own_seed(tmp_path: Path):
     by_id = {request.id: request for request in sampler.asked}
     assert by_id["model/a/a/2/3"].seed == request_seed(5, "a/2", 3)
     assert by_id["model/a/a/2/3"].token_ids == (1, 2, 5)
+    assert TRIALS[0].key_of("model/a/a/2/3") == ("a/2", 3)
     assert [len(store.grades) for store in stores] == [12, 8]
     assert (progress.num_requests, progress.num_sampled, progress.num_graded) == (20, 20, 20)
     assert progress.num_tokens == 20  # a digit each
+
+
+def test_only_the_samples_that_are_named_are_asked(tmp_path: Path):
+    only = frozenset({("a/0", 3), ("a/2", 1)})
+    sampler = ScriptedSampler()
+    (store,), progress = run(tmp_path, sampler, trials=[replace(TRIALS[0], only=only)])
+    assert sorted(request.id for request in sampler.asked) == ["model/a/a/0/3", "model/a/a/2/1"]
+    assert store.completions.keys() == store.grades.keys() == only
+    assert replace(TRIALS[0], only=only).num_requests == progress.num_requests == 2
+    # The seed is that of the sample among all.
+    assert store.completions["a/2", 1].seed == request_seed(5, "a/2", 1)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 7, 19])
@@ -141,6 +153,21 @@ def test_the_numbers_by_hand(tmp_path: Path):
     even = sum(request_seed(5, f"a/{i}", j) % 2 == 0 for i in range(3) for j in range(4))
     assert rates.truncated_frac == pytest.approx(even / 12)
     assert (rates.mean_tokens, rates.num_ungraded, rates.answered_frac) == (1.0, 0, 1.0)
+
+
+def test_parts_are_means_over_what_was_graded(tmp_path: Path):
+    first_text = str(request_seed(5, "b/1", 0) % 3)
+
+    def parted(problem: Problem, response: Response) -> Score:
+        if problem.id == "b/1" and response.text == first_text:
+            return Score(value=0.0, verdict=Verdict.JUDGE_ERROR, parts={"loose": 1.0})
+        return Score(value=0.0, verdict=Verdict.WRONG, parts={"loose": float(problem.id == "a/0")})
+
+    (first, second), _ = run(tmp_path, ScriptedSampler(), Inline(parted))
+    # Of a's three problems one has the part 1; of b none that was graded.
+    assert standing_of(TRIALS[0], first, label="m").parts == {"loose": pytest.approx(1 / 3)}
+    assert standing_of(TRIALS[1], second, label="m").parts == {"loose": 0.0}
+    assert any(g.verdict is Verdict.JUDGE_ERROR for g in second.grades.values())
 
 
 def test_grading_goes_on_while_others_are_sampled(tmp_path: Path):
