@@ -1,7 +1,6 @@
 """vLLM in this process: sample, publish weights, prove them. The only file that imports vllm.
 
-Leaves out, on purpose, a server and processes of its own; `rollouts/process.py` sets what
-must be set before Python starts.
+Leaves out a server and processes of its own; `rollouts/process.py` has what is set before Python.
 """
 
 import os
