@@ -12,14 +12,16 @@ from rollouts.models import DEFAULT_MODEL
 
 @dataclass(frozen=True, kw_only=True)
 class KnownModel:
-    """A model by its Hugging Face id.
+    """A model by the name that a recipe is given, mostly its Hugging Face id.
 
     Attributes:
+        hub_id: Where the name is another.
         licence: As a model card's `license` field writes it; "other" where the hub has no name for
             it, which `licence_name` then gives.
         config: Of its config.json; empty where another place has them.
     """
 
+    hub_id: str = ""
     licence: str
     licence_name: str = ""
     config: dict[str, Any]
@@ -80,7 +82,9 @@ _QWEN3_30B_A3B = {
 }
 
 KNOWN_MODELS = {
-    DEFAULT_MODEL: KnownModel(licence="apache-2.0", config={}),
+    DEFAULT_MODEL: KnownModel(
+        hub_id="HuggingFaceTB/SmolLM2-135M-Instruct", licence="apache-2.0", config={}
+    ),
     "Qwen/Qwen2.5-0.5B": _qwen(896, 4_864, 24, 14, 2, **_TIED, max_position_embeddings=32_768),
     "Qwen/Qwen2.5-1.5B": _qwen(1_536, 8_960, 28, 12, 2, **_TIED),
     "Qwen/Qwen2.5-7B": _qwen(3_584, 18_944, 28, 28, 4),
