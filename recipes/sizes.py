@@ -172,8 +172,8 @@ SIZE_FACTS = {
         prompt_tokens=300,
         expected="no run has these settings; near it: verl's GRPO with adapters on Qwen2.5-0.5B-"
         "Instruct, GSM8K 49.6 to 54.3",
-        ours="all but the recipe. Whether this vLLM samples on a T4 is not known: its makers test "
-        "newer GPUs",
+        ours="all but the recipe. Whether vLLM and PyTorch's attention kernels run on a T4 is not "
+        "known: their makers test newer GPUs",
     ),
 }
 """By name, beside the presets."""

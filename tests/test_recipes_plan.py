@@ -259,3 +259,37 @@ def test_what_a_preset_states_is_shown_and_assumed(capsys: pytest.CaptureFixture
     assert "memory of the host of each process: about 29" in out
     _, out, _ = told(capsys, "--plan dr_grpo --train.group-size 4")
     assert "completions of 1500 on average" in out  # another run: a guess again
+
+
+def test_what_a_gpus_process_holds_in_the_hosts_memory(
+    capsys: pytest.CaptureFixture[str], qwen: str
+):
+    count, line = 1_543_714_304, f"--plan --model {qwen} --device h200"
+    libraries = 800 * 10**6
+    assert numbers(capsys, line)["host_bytes"] == libraries + 4 * count  # as it is read
+    away = numbers(capsys, f"{line} --optimizer.offload")
+    assert away["host_bytes"] == libraries + 2 * count + 16 * count  # the engine asleep, and states
+    assert numbers(capsys, f"--plan --model {qwen} --device 64GiB")["host_bytes"] == 0
+
+
+def test_what_comes_to_a_gpu_in_float32_and_does_not_stay(
+    capsys: pytest.CaptureFixture[str], qwen: str
+):
+    line = f"--plan --model {qwen} --device h200"
+    found = [
+        numbers(capsys, f"{line} {fields}")["memory_bytes"]["load"]["weights as read"]
+        for fields in ("", "--optimizer.offload", "--policy.lora.rank 8")
+    ]
+    # Masters stay; put away, the model's 2 of 4 bytes stay; a frozen base comes cast.
+    assert found == [0, 2 * 1_543_714_304, 0]
+
+
+def test_a_small_share_for_the_cache_samples_fewer_at_once(
+    capsys: pytest.CaptureFixture[str], qwen: str
+):
+    line = f"--plan --model {qwen} --device l4 --train.max-tokens 0 4096 --policy.gradient-checkpointing"
+    wide, narrow = (
+        numbers(capsys, f"{line} --engine.gpu-memory-frac {share}")["seconds_estimated"]["sample"]
+        for share in (0.9, 0.25)
+    )
+    assert narrow > 1.5 * wide
