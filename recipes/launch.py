@@ -21,7 +21,7 @@ from eval.voting import Equality
 from recipes.baseline import best_prompt
 from recipes.config import RunConfig, to_yaml
 from recipes.control import ShuffledCollector
-from recipes.data import Data, load_data
+from recipes.data import Data, load_data, make_ledger
 from recipes.decontamination import keep_record
 from recipes.demand import most_requests
 from recipes.noise import quiet
@@ -40,11 +40,9 @@ from rl.run_folder import AtomicFolder, RunFolder
 from rl.split_sampling import SplitCollector, SplitSampler
 from rl.train import Clock, Reporter, Trainer, restore, synchronise, train
 from rollouts.collect import Collector
-from rollouts.ledger import Ledger
 from rollouts.model_config import policy_fault, read_model_config
 from rollouts.models import resolve_model
 from rollouts.process import uses_gpu
-from rollouts.tasks.mixture import Mixture, TaskConfig
 
 logger = logging.getLogger(__name__)
 
@@ -141,7 +139,7 @@ def build(
     ranks: Ranks = ALONE,
 ) -> Trainer:
     """Engine, policy, collector and ledger, put together."""
-    ledger = Ledger(problems=_by_task(data), seed=config.train.seed, **_mixing(config.task))
+    ledger = make_ledger(config, data)
     report.phase("load")
     with quiet():
         from rl.policy import Policy
@@ -284,22 +282,3 @@ def _sampled(
         split=config.split,
     )
     return ranks.from_first(measured)
-
-
-def _by_task(data: Data) -> dict[str, list[Problem]]:
-    tasks: dict[str, list[Problem]] = {}
-    for problem in data.problems["train"]:
-        tasks.setdefault(problem.source.partition("/")[0], []).append(problem)
-    return tasks
-
-
-def _mixing(task: TaskConfig) -> dict[str, Any]:
-    """The ledger's weights and starts, by task."""
-    if not isinstance(task, Mixture):
-        return {}
-    names = [part.name for part in task.tasks]
-    starts = task.starts or (0,) * len(names)
-    return {
-        "weights": dict(zip(names, task.weights, strict=True)),
-        "starts": dict(zip(names, starts, strict=True)),
-    }

@@ -24,6 +24,7 @@ from rl.checkpoint import checkpoint_bytes
 from rl.eight_bit import eight_bit_fault
 from rl.lora import adapter_size, settings_fault
 from rl.objective import loss_fault
+from rollouts.device_memory import ITEM_BYTES
 from rollouts.model_config import read_model_config
 from rollouts.models import resolve_model
 from rollouts.sampler import Split
@@ -36,7 +37,6 @@ logger = logging.getLogger(__name__)
 MIN_GROUP_SIZE = 2
 ROLLOUT_BYTES_PER_TOKEN = 14
 """Of a round file, for each sampled token, prompts included: measured 13.5 at 9 tokens a sample."""
-WEIGHT_BYTES = {"bfloat16": 2, "float32": 4}
 SAME_IN_REFERENCE = (
     "model_type",
     "vocab_size",
@@ -250,7 +250,7 @@ def check_room(config: RunConfig, model: Path, path: Path) -> None:
     one = checkpoint_bytes(
         adapter_size(model, lora) if lora.rank else num_parameters(model),
         reference=config.loss.kl_coefficient > 0,
-        itemsize=WEIGHT_BYTES[config.policy.dtype],
+        itemsize=ITEM_BYTES[config.policy.dtype],
     )
     # While one is written: those kept, the best, and itself. The final folder is smaller.
     count = config.train.keep_last + 2

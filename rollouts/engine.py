@@ -1,7 +1,6 @@
 """vLLM in this process: sample, publish weights, prove them. The only file that imports vllm.
 
-Leaves out, on purpose, a server and processes of its own; `rollouts/process.py` sets what
-must be set before Python starts.
+Leaves out a server and processes of its own; `rollouts/process.py` has what is set before Python.
 """
 
 import os
@@ -204,6 +203,7 @@ class Engine:
     def wake(self, *parts: Literal["weights", "kv_cache"]) -> None:
         """Take back memory for `parts`, staged: weights, publish, then kv_cache. Nothing to do on CPU."""
         if tags := [part for part in parts if part in self._asleep]:
+            torch.cuda.empty_cache()  # what the trainer freed, but its allocator still holds
             self._llm.wake_up(tags=tags)
             self._asleep.difference_update(tags)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rollouts.known_models import KNOWN_MODELS
 from rollouts.models import DEFAULT_KEY, DEFAULT_MODEL, ModelError, cache_folder
 
 DEFAULT_CONFIG: dict[str, Any] = {
@@ -69,6 +70,8 @@ def policy_fault(fields: Mapping[str, Any], *, lora: bool, cuda: bool) -> str | 
 def read_model_config(name: str) -> dict[str, Any]:
     """The config.json of a model as a recipe names it: a folder, the default, a cached hub id.
 
+    Of a model that a preset names, and that is not in the cache, what a plan needs of it.
+
     Raises:
         ModelError: There is none on this machine, or it is no JSON object.
     """
@@ -85,7 +88,10 @@ def read_model_config(name: str) -> dict[str, Any]:
             "that the .gguf file was made from"
         )
     else:
-        file = _in_hub_cache(name)
+        found = _in_hub_cache(name)
+        if found is None:
+            return dict(KNOWN_MODELS[name].config)
+        file = found
     try:
         config = json.loads(file.read_text())
     except OSError as error:
@@ -97,8 +103,8 @@ def read_model_config(name: str) -> dict[str, Any]:
     return config
 
 
-def _in_hub_cache(name: str) -> Path:
-    """Where the hub's own cache keeps it."""
+def _in_hub_cache(name: str) -> Path | None:
+    """Where the hub's own cache keeps it; None if a known model is not there."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -106,9 +112,11 @@ def _in_hub_cache(name: str) -> Path:
         found = try_to_load_from_cache(name, "config.json")
     except HFValidationError as error:
         raise ModelError(f"model {name!r}: no such folder, and no hub id") from error
-    if not isinstance(found, str):
-        raise ModelError(
-            f"model {name!r}: no such folder, and not in the local cache of the Hugging Face hub; "
-            f"`hf download {name} config.json` is enough to plan with, or a folder with config.json"
-        )
-    return Path(found)
+    if isinstance(found, str):
+        return Path(found)
+    if name in KNOWN_MODELS:
+        return None
+    raise ModelError(
+        f"model {name!r}: no such folder, and not in the local cache of the Hugging Face hub; "
+        f"`hf download {name} config.json` is enough to plan with, or a folder with config.json"
+    )
