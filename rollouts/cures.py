@@ -20,6 +20,7 @@ from torch.nn.functional import linear
 
 from rollouts.model_config import read_model_config
 from rollouts.proof import unpacked
+from rollouts.sampler import EngineConfig
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +88,11 @@ class Cures:
             gate.cpu_linear = lambda x, _, bias, weight=weight: linear(x.float(), weight, bias)
 
 
-def cures_for(version: str, model: Path) -> Cures:
-    """The cures for a version of vLLM and a checkpoint folder, where they were seen needed."""
+def cures_for(version: str, model: Path, config: EngineConfig) -> Cures:
+    """The cures for a version of vLLM and a checkpoint folder, where they were seen needed.
+
+    Raises ValueError for a compiled engine whose routers could then not be kept in float32.
+    """
     latent = bool(read_model_config(str(model)).get("kv_lora_rank"))
     if not version.startswith(SEEN):
         if latent:
@@ -101,6 +105,11 @@ def cures_for(version: str, model: Path) -> Cures:
         return Cures()
     if torch.cuda.is_available():
         return Cures(gates=latent)
+    if latent and config.compile and config.dtype != "float32":
+        raise ValueError(
+            f"engine.compile with latent attention in {config.dtype} on a CPU: its routers could not "
+            "be kept in float32; leave engine.compile out, or compute in float32"
+        )
     return Cures(attention=latent, rotation=latent, experts=True, gates=latent)
 
 
