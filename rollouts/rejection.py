@@ -144,12 +144,13 @@ def _has_code(sample: Sample, config: FilterConfig) -> bool:
 
 def _has_long_paragraph(sample: Sample, config: FilterConfig) -> bool:
     parts = (chain_of_thought(sample.text), after_thinking(sample.text))
-    longest = max(
-        sum(item.isalnum() for item in items(paragraph))
+    most = config.max_paragraph
+    return most > 0 and any(
+        sum(item.isalnum() for item in items(paragraph)) > most
         for part in parts
         for paragraph in _PARAGRAPH_END.split(part)
+        if len(paragraph) > most  # a word has at least one character
     )
-    return 0 < config.max_paragraph < longest
 
 
 FILTERS: dict[str, Callable[[Sample, FilterConfig], bool]] = {

@@ -237,15 +237,38 @@ def test_refusals_are_told_with_a_remedy(status: int, remedy: str):
 def test_after_a_failure_what_is_in_flight_still_comes():
     def second_fails(body: dict, number: int) -> Reply:
         if "What is 1 " in str(body):
-            return Reply(status=400, body={})
+            return Reply(status=403, body={})
         return replace(plus_one(body, number), delay_s=1.0)
 
     came = []
-    with serving(second_fails) as served, pytest.raises(EndpointError, match="model m: 400"):
+    with serving(second_fails) as served, pytest.raises(EndpointError, match="model m: 403"):
         for answer in Endpoint(config(served.url, max_concurrent=4)).answers(asks(20)):
             came.append(answer.request_id)
     assert sorted(came) == ["p/0", "p/2", "p/3"]
     assert len(served.bodies) == 4
+
+
+def test_a_request_that_the_server_does_not_take_is_answered_by_nothing():
+    def too_long(body: dict, number: int) -> Reply:
+        if "What is 0 " in str(body) or "What is 5 " in str(body):
+            return Reply(status=400, body={"error": {"message": "too long"}})
+        return plus_one(body, number)
+
+    with serving(too_long) as served:
+        answers = list(Endpoint(config(served.url, max_concurrent=1)).answers(asks(7)))
+    assert [answer.request_id for answer in answers] == [
+        "p/1", "p/0", "p/2", "p/3", "p/4", "p/5", "p/6"
+    ]  # fmt: skip
+    assert {a.request_id for a in answers if a.finish == "refused"} == {"p/0", "p/5"}
+    assert (answers[1].text, answers[1].num_tokens) == ("", 0)
+    assert len(served.bodies) == 7
+
+
+def test_a_server_that_takes_no_request_is_left():
+    with serving(lambda *_: Reply(status=422, body={})) as served:
+        line = failure(served.url, count=40, max_concurrent=4)
+    assert "422" in line
+    assert 8 <= len(served.bodies) <= 11  # and what was in flight
 
 
 def test_the_key_comes_from_the_environment_and_is_never_repeated(monkeypatch: pytest.MonkeyPatch):
