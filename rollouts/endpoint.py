@@ -253,7 +253,8 @@ def _read(request_id: str, said: Any) -> Answer | None:
         return None
     return Answer(
         request_id=request_id,
-        text=_joined(reasoning, content, finish),
+        # JSON can hold half of a surrogate pair, which no tokenizer and no server takes.
+        text=_joined(reasoning, content, finish).encode("utf-8", "replace").decode(),
         finish=finish,
         num_tokens=counts[0],
         num_prompt_tokens=counts[1],

@@ -28,7 +28,7 @@ def asks(count: int) -> list[Ask]:
 
 
 def config(url: str, **fields) -> EndpointConfig:
-    return EndpointConfig(url=url, model="m", **{"retries": 1, "timeout_s": 5.0, **fields})
+    return EndpointConfig(url=url, model="m", **{"retries": 1, "timeout_s": 60.0, **fields})
 
 
 def plus_one(body: dict, number: int) -> Reply:
@@ -96,7 +96,7 @@ def test_so_many_are_in_flight_and_asks_are_read_as_there_is_room():
             yield ask
 
     with serving(met) as served:
-        answers = Endpoint(config(served.url, max_concurrent=5, timeout_s=60)).answers(counted())
+        answers = Endpoint(config(served.url, max_concurrent=5)).answers(counted())
         next(answers)
         assert read == 5
         assert len(list(answers)) == 29
@@ -112,7 +112,7 @@ def test_answers_come_as_they_finish():
         return plus_one(body, number)
 
     with serving(first_is_slow) as served:
-        answers = Endpoint(config(served.url, timeout_s=60)).answers(asks(4))
+        answers = Endpoint(config(served.url)).answers(asks(4))
         came = [next(answers).request_id for _ in range(3)]
         others_came.set()
         assert sorted(came) == ["p/1", "p/2", "p/3"]
@@ -140,6 +140,12 @@ def test_reasoning_that_was_cut_off_stays_open():
     with serving(lambda *_: reply) as served:
         (answer,) = Endpoint(config(served.url)).answers(asks(1))
     assert (answer.text, answer.finish) == ("<think>\n3 and", "length")
+
+
+def test_half_of_a_surrogate_pair_is_replaced():
+    with serving(lambda *_: said("8\ud83d!")) as served:
+        (answer,) = Endpoint(config(served.url)).answers(asks(1))
+    assert answer.text == "8?!"
 
 
 def test_an_answer_that_was_filtered_is_an_answer():
@@ -311,6 +317,7 @@ def test_a_key_that_is_not_there_is_told_and_none_is_taken_unasked(monkeypatch: 
         ({"url": "http://host/v1", "model": ""}, "needs the name of its model"),
         ({"url": "http://host/v1", "key_variable": KEY}, "it may be the key itself"),
         ({"url": "http://host/v1", "max_concurrent": 0}, "max_concurrent is 0"),
+        ({"url": "http://host/v1", "max_concurrent": 1001}, "use 1 to 1000"),
         ({"url": "http://host/v1", "timeout_s": 0.0}, "timeout_s 0"),
     ],
 )
