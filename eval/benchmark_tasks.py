@@ -13,9 +13,12 @@ from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown
 from rollouts.tasks.dataset import REWARDS, Competition, Dataset, Gsm8k
 from rollouts.tasks.gpqa import Gpqa
+from rollouts.tasks.ifeval import IfEval
+from rollouts.tasks.instructions import Instructions
 from rollouts.tasks.livecodebench import LiveCodeBench
 from rollouts.tasks.olympiad import Olympiad
 from rollouts.tasks.programs import HumanEval, Mbpp
+from rollouts.tasks.steps import Steps
 
 Kind = Literal["mathematics", "choice", "program", "own"]
 
@@ -89,7 +92,16 @@ BENCHMARKS: dict[str, Entry] = {
         access="the hub gives it after its terms are accepted on its page and `hf auth login`",
     ),
     "livecodebench": Entry(task=LiveCodeBench(), kind="program", votes=False, num_samples=8),
+    "ifeval": Entry(
+        task=IfEval(),
+        kind="own",
+        votes=False,
+        num_samples=16,
+        note="pass@1 is prompt-strict accuracy; prompt-loose and the shares of instructions are parts",
+    ),
     "arithmetic": Entry(task=Arithmetic(), kind="own", num_samples=16),
+    "instructions": Entry(task=Instructions(), kind="own", votes=False, num_samples=16),
+    "steps": Entry(task=Steps(), kind="own", num_samples=16),
     "countdown": Entry(task=Countdown(), kind="own", votes=False, num_samples=16),
 }
 """By name, in the order in which they are shown."""

@@ -4,7 +4,7 @@ Every number is a fraction unless it is named otherwise; intervals are over prob
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from eval.estimators import default_ks, is_single_draw
@@ -20,7 +20,7 @@ from eval.problem_counts import (
 )
 from eval.rates import SampleRates, sample_rates
 from eval.voting import Same, same_answer
-from rollouts.completions import Store
+from rollouts.completions import Grade, Store
 from rollouts.trials import Trial
 
 
@@ -43,6 +43,7 @@ class Standing:
             shared evenly); empty where answers do not vote.
         maj_method: By the same k: "exact", or "resampled" if it is so for any problem.
         num_uncompared: Answers that vote alone in it because comparing them took too long.
+        parts: Mean over graded samples of each named part of the score.
         rates: Verdicts, answers, truncation and length over all samples.
     """
 
@@ -60,6 +61,7 @@ class Standing:
     maj_method: dict[int, str]
     num_uncompared: int
     rates: SampleRates
+    parts: dict[str, float] = field(default_factory=dict)
 
     @property
     def subject(self) -> str:
@@ -111,6 +113,7 @@ def standing_of(
         maj_at=majorities.at,
         maj_method=majorities.method,
         num_uncompared=majorities.num_uncompared,
+        parts=_mean_parts(grades),
         rates=sample_rates(
             [grade.verdict for grade in grades],
             num_tokens=[store.completions[key].num_tokens for key in keys],
@@ -118,6 +121,14 @@ def standing_of(
             formatted=[bool(grade.formatted) for grade in grades] if trial.format_of else None,
         ),
     )
+
+
+def _mean_parts(grades: Sequence[Grade]) -> dict[str, float]:
+    found: dict[str, list[float]] = {}
+    for grade in grades:
+        for name, value in grade.parts.items() if not grade.verdict.is_ours else ():
+            found.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in sorted(found.items())}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -154,10 +154,11 @@ def split_command(
 
 def start(name: str, default_preset: str, argv: Sequence[str]) -> None:
     """What `main` guards: from the arguments to a finished run. Raises what says what to do."""
-    from recipes.presets import PRESETS
+    from recipes.presets import RECIPES
 
-    command = split_command(argv, name, default_preset, list(PRESETS))
-    config = read_config(command)
+    presets = RECIPES[name]
+    command = split_command(argv, name, default_preset, list(presets))
+    config = read_config(command, presets)
     from recipes.preflight import check_folder
 
     resume = command.resume is not None
@@ -169,8 +170,10 @@ def start(name: str, default_preset: str, argv: Sequence[str]) -> None:
     launch(config, folder, resume=resume, recipe=name)
 
 
-def read_config(command: Command) -> Any:
+def read_config(command: Command, presets: Mapping[str, Callable[[], Any]] | None = None) -> Any:
     """The whole config: preset, file or resumed run, then the fields of the command line.
+
+    `presets` are the recipe's; all if left out.
 
     Raises ValueError for a field that is not there, naming the nearest, for a value of another
     type, and if a resumed run's config would differ, naming the fields.
@@ -178,7 +181,7 @@ def read_config(command: Command) -> Any:
     from recipes.config import OneTaskConfig, differences, from_yaml
     from recipes.presets import PRESETS
 
-    default = PRESETS[command.preset]()
+    default = (presets or PRESETS)[command.preset]()
     if command.config:
         default = from_yaml(text_of(command.config), str(command.config))
     if command.resume:
@@ -189,8 +192,7 @@ def read_config(command: Command) -> Any:
         command.fields,
         OneTaskConfig,
         program=command.program,
-        description=f"Defaults are those of the preset {command.preset}. Before the fields: "
-        "[PRESET] [--config FILE | --resume FOLDER] [--run-folder FOLDER].",
+        description=_described(command),
     )
     if command.resume and (changed := differences(default, config)):
         raise ValueError(
@@ -228,6 +230,19 @@ def with_fields(
     if unknown:
         raise ValueError(_unknown(unknown, config))
     return _as(type(default), config, kept or config.task)
+
+
+def _described(command: Command) -> str:
+    """The head of --help: what comes before the fields, and what is known of the preset."""
+    from recipes.presets import PRESETS, RECIPES, facts_of
+
+    known = RECIPES.get(command.program.rpartition(".")[2], PRESETS)
+    facts = facts_of(known, command.preset)
+    words = (
+        f"Defaults are those of the preset {command.preset}. Before the fields: "
+        "[PRESET] [--config FILE | --resume FOLDER] [--run-folder FOLDER]."
+    )
+    return "\n\n".join([words, *facts.told().splitlines()]) if facts else words
 
 
 def _as(cls: type, config: Any, task: Any) -> Any:

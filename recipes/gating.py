@@ -1,5 +1,7 @@
 """The gate, applied to a run: samples from its engine on its own prompts, before round one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain, cycle, islice
 from typing import Any
 
@@ -16,7 +18,7 @@ from rl.gate import (
 )
 from rl.lora import random_adapter
 from rl.packing import Batch, PackingConfig, pack
-from rl.train import Trainer, sampling_at
+from rl.train import Publisher, Trainer, sampling_at
 from rollouts.collect import rollout_of
 from rollouts.prompts import messages_of
 from rollouts.rollout import Completion, Group, Request, Rollout, Sampling
@@ -35,7 +37,9 @@ SAMPLED_TOKENS = 64
 def pass_gate(config: RunConfig, run: Trainer, data: Any) -> str:
     """The gap in one line if nothing is wrong; raises ValueError with every fault otherwise."""
     _refuse(compare_facts(engine_facts(config, run, data), trainer_facts(run, data)))
-    report = compare_logprobs(run.policy, drawn(config, run, data), config.train.temperature)
+    batches = drawn(config, run, data)
+    with asleep(run.engine):
+        report = compare_logprobs(run.policy, batches, config.train.temperature)
     loss = config.loss
     unsound = None
     if loss.objective == "clip":  # the others clip no ratio of single tokens
@@ -52,10 +56,22 @@ def pass_adapter_gate(config: RunConfig, run: Trainer, data: Any) -> str:
     with random_adapter(run.policy.model):
         run.engine.publish(run.policy.published(), run.engine.version + 1)
         batch = drawn(config, run, data).sampled
-        exact = run.policy.float32_copy()
-        report = compare_batch(run.policy, exact, batch, config.train.temperature)
+        with asleep(run.engine):
+            exact = run.policy.float32_copy()
+            report = compare_batch(run.policy, exact, batch, config.train.temperature)
+            del exact
     _refuse([f"under a random adapter, {fault}" for fault in report.faults])
     return report.line(config.policy.dtype).replace("gate: ", "gate, random adapter: ", 1)
+
+
+@contextmanager
+def asleep(engine: Publisher) -> Iterator[None]:
+    """The GPU's memory is the trainer's inside: a float32 copy takes much. Nothing on a CPU."""
+    engine.sleep()
+    try:
+        yield
+    finally:
+        engine.wake("weights", "kv_cache")
 
 
 def engine_facts(config: RunConfig, run: Trainer, data: Any) -> Facts:

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from eval.evaluate import EvalConfig
 from recipes.config import RunConfig
 from recipes.demand import engine_tokens, longest_sequence
+from recipes.general import late_start_fault, preference_fault
 from recipes.scoring import reward_of
 from recipes.tracking import tracking_fault
 from rewards.problem import Problem
@@ -23,6 +24,7 @@ from rl.checkpoint import checkpoint_bytes
 from rl.eight_bit import eight_bit_fault
 from rl.lora import adapter_size, settings_fault
 from rl.objective import loss_fault
+from rollouts.device_memory import ITEM_BYTES
 from rollouts.model_config import read_model_config
 from rollouts.models import resolve_model
 from rollouts.sampler import Split
@@ -35,7 +37,6 @@ logger = logging.getLogger(__name__)
 MIN_GROUP_SIZE = 2
 ROLLOUT_BYTES_PER_TOKEN = 14
 """Of a round file, for each sampled token, prompts included: measured 13.5 at 9 tokens a sample."""
-WEIGHT_BYTES = {"bfloat16": 2, "float32": 4}
 SAME_IN_REFERENCE = (
     "model_type",
     "vocab_size",
@@ -78,6 +79,8 @@ def check_config(config: RunConfig) -> None:
         settings_fault(config.policy.lora),
         loss_fault(config.loss, config.packing),
         tracking_fault(config.track),
+        preference_fault(config),
+        late_start_fault(config),
     ):
         if fault:
             raise ValueError(fault)
@@ -247,7 +250,7 @@ def check_room(config: RunConfig, model: Path, path: Path) -> None:
     one = checkpoint_bytes(
         adapter_size(model, lora) if lora.rank else num_parameters(model),
         reference=config.loss.kl_coefficient > 0,
-        itemsize=WEIGHT_BYTES[config.policy.dtype],
+        itemsize=ITEM_BYTES[config.policy.dtype],
     )
     # While one is written: those kept, the best, and itself. The final folder is smaller.
     count = config.train.keep_last + 2

@@ -40,7 +40,7 @@ def reject(config: RejectionConfig, path: Path, *, resume: bool) -> None:
         EndpointError: A server fails; what came is kept.
     """
     asked = make_asked(config)
-    with pooled(config, Inline(reward_of(config)), asked.trial.problems[0]) as score:
+    with pooled(config, Inline(reward_of(config)), asked.trial.problems) as score:
         folder = _open(asked, path, resume=resume)
         try:
             say(f"kept in {path}; after any end, python -m recipes.rejection --resume {path}")

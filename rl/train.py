@@ -104,7 +104,7 @@ def train(run: Trainer, state: RunState) -> RunState:
     """
     for index in range(state.round, run.config.num_rounds):
         clock = Clock(report=run.report)
-        problems = run.ledger.draw(run.config.problems_per_round)
+        problems = run.ledger.draw(run.config.problems_per_round, updates=state.updates)
         groups = run.folder.read_round(index)
         if groups is None:
             synchronise(run, state.updates, clock)
@@ -113,7 +113,7 @@ def train(run: Trainer, state: RunState) -> RunState:
             clock.timeline.take(run.collector.timeline)
             run.folder.write_round(index, groups)
         else:
-            run.ledger.draw(len(groups) - len(problems))  # what refills drew before the kill
+            run.ledger.draw(len(groups) - len(problems), updates=state.updates)  # by refills
         recording = Recording(groups, run.config.keep_logprobs)
         with clock("update"):
             run.engine.sleep()
@@ -177,7 +177,7 @@ def sample_round(
             break
         asked = min(size, ceil((size - found) * len(groups) / max(found, 1)))
         groups += run.collector.collect(
-            run.ledger.draw(asked),
+            run.ledger.draw(asked, updates=version),
             sampling,
             round_index=index,
             version=version,

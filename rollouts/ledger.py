@@ -1,7 +1,7 @@
 """Which problem is drawn next: shuffled epochs for each source, mixed by weight.
 
-A ledger's whole state is how many problems each source has given, so a resumed run draws
-exactly what the stopped one would have drawn.
+A ledger's whole state is how many problems each source has given, so a resumed run, told the
+same updates, draws exactly what the stopped one would have drawn.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,14 @@ class Ledger:
     Attributes:
         problems: By task name; none may be empty.
         weights: Relative frequency of each task; equal where left out.
+        starts: The update from which each task is drawn; 0 where left out.
         seed: Of the run.
         drawn: Problems given so far by each task: the state.
     """
 
     problems: Mapping[str, Sequence[Problem]]
     weights: Mapping[str, float] = field(default_factory=dict)
+    starts: Mapping[str, int] = field(default_factory=dict)
     seed: int = 0
     drawn: dict[str, int] = field(default_factory=dict)
     _orders: dict[str, tuple[int, list[int]]] = field(
@@ -40,13 +42,15 @@ class Ledger:
                 f"no problems to train on ({', '.join(empty) or 'no task'}): "
                 "widen the task's ranges or raise prompts.max_prompt_tokens"
             )
+        if all(self.starts.get(name, 0) > 0 for name in self.problems):
+            raise ValueError(f"starts is {dict(self.starts)}: no task starts at update 0")
 
-    def draw(self, count: int) -> list[Problem]:
-        """The next `count` problems."""
-        return [self._next(self._source()) for _ in range(count)]
+    def draw(self, count: int, *, updates: int = 0) -> list[Problem]:
+        """The next `count` problems, of the tasks that have started after so many updates."""
+        names = [name for name in sorted(self.problems) if self.starts.get(name, 0) <= updates]
+        return [self._next(self._source(names)) for _ in range(count)]
 
-    def _source(self) -> str:
-        names = sorted(self.problems)
+    def _source(self, names: Sequence[str]) -> str:
         weights = [self.weights.get(name, 1.0) for name in names]
         total = sum(self.drawn.values())
         return Random(f"{self.seed}/source/{total}").choices(names, weights)[0]

@@ -19,7 +19,7 @@ from rewards.language import LANGUAGES, chain_of_thought, share_by_script, share
 from rewards.length import MAX_WORDS, repeated_share
 from rewards.problem import Verdict
 from rewards.tags import has_think_answer_format
-from rollouts.cold_start import has_think_summary_format
+from rollouts.cold_start import has_r1_form
 from rollouts.completions import Key
 from rollouts.seeds import request_seed
 
@@ -105,7 +105,7 @@ def removed_by(sample: Sample, config: FilterConfig, *, is_final_form: bool = Fa
     `is_final_form` lets R1's form pass whatever form samples must have.
     """
     for name, removes in FILTERS.items():
-        if name == "format" and is_final_form and has_think_summary_format(sample.text):
+        if name == "format" and is_final_form and has_r1_form(sample.text):
             continue
         if removes(sample, config):
             return name
@@ -113,7 +113,7 @@ def removed_by(sample: Sample, config: FilterConfig, *, is_final_form: bool = Fa
 
 
 def _is_misformatted(sample: Sample, config: FilterConfig) -> bool:
-    forms = {"think_summary": has_think_summary_format, "r1_zero": has_think_answer_format}
+    forms = {"think_summary": has_r1_form, "r1_zero": has_think_answer_format}
     return config.format in forms and not forms[config.format](sample.text)
 
 

@@ -23,7 +23,7 @@ SIZES = {
 }  # fmt: skip
 """Problems of each in the folder of data; MBPP's task 367 needs a class of its solution."""
 
-GENERATED = {"arithmetic": 240, "countdown": 408}
+GENERATED = {"arithmetic": 240, "countdown": 408, "steps": 975}
 
 
 def write(path: Path, *rows: dict) -> Path:
@@ -388,4 +388,6 @@ def test_the_digest_sees_prompt_answer_id_and_order():
 
 
 def test_the_names():
-    assert set(benchmark_names()) == {*SIZES, *GENERATED, "gpqa_diamond", "livecodebench"}
+    assert set(benchmark_names()) == {
+        *SIZES, *GENERATED, "gpqa_diamond", "livecodebench", "ifeval",
+    }  # fmt: skip

@@ -391,3 +391,29 @@ def test_the_training_protocol_is_the_runs_own(run, tiny_model: Path):
         assert len(run.prompts) == 6
         assert run.prompts[0].startswith("A conversation between User and Assistant.")
         assert run.prompts[0].endswith(" + 1?. Assistant:")
+
+
+def test_parts_of_a_score_stand_in_the_results_and_the_report(run, tiny_model: Path):
+    pytest.importorskip("if_verifiable", reason="the extra ifeval is not installed")
+    pytest.importorskip("punkt", reason="the extra ifeval is not installed")
+    row = {
+        "key": 1,
+        "prompt": "Write no commas.",
+        "instruction_id_list": ["punctuation:no_comma"],
+        "kwargs": [{}],
+    }
+    Path("data/ifeval").mkdir(parents=True)
+    Path("data/ifeval/train.jsonl").write_text(json.dumps(row) + "\n")
+    words = ("--benchmarks", "ifeval", "--data", "data", "--run-folder", "out")
+    few = ("--num-samples", "2", "--temperature", "1", "--max-tokens", "16")
+    code, _, _ = run(
+        tiny_model, *words, *few, "--scoring.workers", "1", answer=lambda _: "Sure,\nno comma"
+    )
+    assert code == 0, run.said
+    assert "Write no commas." in run.prompts[0] and "boxed" not in run.prompts[0]
+    (standing,) = results()["standings"]
+    assert standing["pass_at_1"] == 0.0
+    assert standing["parts"] == {
+        "loose": 1.0, "loose_share": 1.0, "strict": 0.0, "strict_share": 0.0,
+    }  # fmt: skip
+    assert "| loose, mean | 100.0% |" in Path("out/report.md").read_text()

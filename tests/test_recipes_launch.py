@@ -7,12 +7,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from recipes.data import _mixing
 from recipes.launch import result_of
 from recipes.presets import PRESETS
 from rl.checkpoint import RunState, save_checkpoint
 from rl.optimizer import OptimizerConfig
 from rl.policy import Policy, PolicyConfig
 from rl.run_folder import RunFolder
+from rollouts.tasks.arithmetic import Arithmetic
+from rollouts.tasks.instructions import Instructions
+from rollouts.tasks.mixture import Mixture
 
 
 def test_the_result_holds_the_best_rounds_weights(
@@ -43,3 +47,16 @@ def test_the_result_holds_the_best_rounds_weights(
     for name, master in policy.optimizer.masters.items():
         assert torch.equal(master, kept[2][name])
         assert not torch.equal(master, kept[3][name])
+
+
+def test_the_ledger_is_told_weights_and_starts_by_task():
+    tasks = (Arithmetic(), Instructions())
+    mixture = Mixture(tasks=tasks, weights=(3.0, 1.0), starts=(0, 1300))
+    weights = {"arithmetic": 3.0, "instructions": 1.0}
+    assert _mixing(mixture) == {
+        "weights": weights,
+        "starts": {"arithmetic": 0, "instructions": 1300},
+    }
+    at_once = {"arithmetic": 0, "instructions": 0}
+    assert _mixing(Mixture(tasks=tasks, weights=(3.0, 1.0)))["starts"] == at_once
+    assert _mixing(Arithmetic()) == {}

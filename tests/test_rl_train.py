@@ -68,10 +68,14 @@ def one(number):
 def sampled(refills, size=4):
     """A round's groups when problems are 0, 1, 2, …; and what was asked for."""
     numbers = iter(range(1000))
-    draw = lambda count: [next(numbers) for _ in range(count)]  # noqa: E731
+
+    def draw(count, updates):
+        assert updates == 7
+        return [next(numbers) for _ in range(count)]
+
     config = TrainConfig(problems_per_round=size, refills=refills)
     run = SimpleNamespace(config=config, collector=Hopeless(), ledger=SimpleNamespace(draw=draw))
-    groups = sample_round(run, draw(size), index=0, version=0)
+    groups = sample_round(run, draw(size, 7), index=0, version=7)
     return config, groups, run.collector.asked
 
 

@@ -97,6 +97,41 @@ def test_counts_are_the_whole_state():
     assert ids(ledger.draw(5)) == first
 
 
+def test_a_task_is_drawn_from_its_start_on():
+    ledger = Ledger(problems=TASKS, weights={"product": 3.0}, starts={"product": 40})
+    early = [p.source for updates in (0, 16, 39) for p in ledger.draw(100, updates=updates)]
+    assert set(early) == {"sum"} and ledger.drawn == {"sum": 300}
+    late = Counter(p.source for p in ledger.draw(2000, updates=40))
+    assert late["product"] / 2000 == pytest.approx(0.75, abs=0.045)
+
+
+def test_starts_change_nothing_once_all_tasks_have_started():
+    late = Ledger(problems=TASKS, weights={"sum": 2.0}, seed=3, starts={"product": 5})
+    assert ids(late.draw(60, updates=5)) == ids(
+        Ledger(problems=TASKS, weights={"sum": 2.0}, seed=3).draw(60)
+    )
+
+
+@pytest.mark.parametrize("stop", [0, 1, 3, 4, 7])
+def test_a_ledger_resumed_before_or_after_a_start_draws_what_it_would_have_drawn(stop):
+    def ledger(**state):
+        return Ledger(problems=TASKS, seed=3, starts={"product": 4}, **state)
+
+    def rounds(ledger, indices):
+        return [ids(ledger.draw(6, updates=index)) for index in indices]
+
+    expected = rounds(ledger(), range(9))
+    stopped = ledger()
+    rounds(stopped, range(stop))
+    resumed = ledger(drawn=dict(stopped.drawn))
+    assert rounds(resumed, range(stop, 9)) == expected[stop:]
+
+
+def test_a_ledger_that_starts_with_nothing_is_refused():
+    with pytest.raises(ValueError, match="no task starts at update 0"):
+        Ledger(problems=TASKS, starts={"sum": 3, "product": 1})
+
+
 @pytest.mark.parametrize(
     ("tasks", "named"), [({}, "no task"), ({"sum": problems("sum", 3), "empty": []}, "empty")]
 )

@@ -458,6 +458,13 @@ def test_a_mixture_that_cannot_be_drawn_from_is_refused(tasks, weights, message)
         Mixture(tasks=tasks, weights=weights)
 
 
+@pytest.mark.parametrize("starts", [(0,), (0, 1, 2), (1, 2), (0, -1)])
+def test_a_mixture_that_starts_with_nothing_is_refused(starts):
+    tasks = (Arithmetic(), Countdown())
+    with pytest.raises(ValueError, match=r"give each of the 2 tasks the update .* 0 for at least"):
+        Mixture(tasks=tasks, weights=(1.0, 1.0), starts=starts)
+
+
 # Imports
 
 

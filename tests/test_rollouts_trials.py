@@ -155,6 +155,21 @@ def test_the_numbers_by_hand(tmp_path: Path):
     assert (rates.mean_tokens, rates.num_ungraded, rates.answered_frac) == (1.0, 0, 1.0)
 
 
+def test_parts_are_means_over_what_was_graded(tmp_path: Path):
+    first_text = str(request_seed(5, "b/1", 0) % 3)
+
+    def parted(problem: Problem, response: Response) -> Score:
+        if problem.id == "b/1" and response.text == first_text:
+            return Score(value=0.0, verdict=Verdict.JUDGE_ERROR, parts={"loose": 1.0})
+        return Score(value=0.0, verdict=Verdict.WRONG, parts={"loose": float(problem.id == "a/0")})
+
+    (first, second), _ = run(tmp_path, ScriptedSampler(), Inline(parted))
+    # Of a's three problems one has the part 1; of b none that was graded.
+    assert standing_of(TRIALS[0], first, label="m").parts == {"loose": pytest.approx(1 / 3)}
+    assert standing_of(TRIALS[1], second, label="m").parts == {"loose": 0.0}
+    assert any(g.verdict is Verdict.JUDGE_ERROR for g in second.grades.values())
+
+
 def test_grading_goes_on_while_others_are_sampled(tmp_path: Path):
     """A grader that waits for the last completion to be sampled would hang otherwise."""
     released = threading.Event()

@@ -8,16 +8,22 @@ from rollouts.sampler import Split
 from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown
 from rollouts.tasks.dataset import Competition, Dataset, Gsm8k
+from rollouts.tasks.general import General
+from rollouts.tasks.instructions import Instructions
 from rollouts.tasks.programs import HumanEval, Mbpp, Programs
 from rollouts.tasks.reasoning_gym import ReasoningGym
+from rollouts.tasks.steps import Steps
 from rollouts.tasks.verifiers import Verifiers
 
 SingleTask = (
     Arithmetic
     | Countdown
+    | Steps
     | Gsm8k
     | Competition
     | Dataset
+    | General
+    | Instructions
     | HumanEval
     | Mbpp
     | Programs
@@ -37,6 +43,9 @@ class Mixture:
     """Their names must differ."""
     weights: tuple[float, ...]
     """Relative share of each task among the problems drawn; not applied here."""
+    starts: tuple[int, ...] = ()
+    """The update from which each task is drawn, at least one 0; empty draws all from the start. R1's
+    last stage adds general prompts for the last 400 of 1,700 updates: `starts=(0, 1300)`."""
 
     def __post_init__(self) -> None:
         """Refuse what could not be drawn from or told apart."""
@@ -47,6 +56,11 @@ class Mixture:
             )
         if not all(0.0 < weight < math.inf for weight in self.weights):
             raise ValueError(f"weights is {self.weights}; each must be positive and finite")
+        if self.starts and (len(self.starts) != len(self.tasks) or min(self.starts) != 0):
+            raise ValueError(
+                f"starts is {self.starts}; give each of the {len(self.tasks)} tasks the update from "
+                "which it is drawn, 0 for at least one and none below"
+            )
         names = [task.name for task in self.tasks]
         if len(set(names)) < len(names):
             raise ValueError(f"the tasks are named {names}; names must differ (Dataset has `name`)")
