@@ -19,16 +19,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks.memory import MemoryWatch
-from eval.completions import COMPLETIONS, Store
 from eval.estimators import pass_at_every_k, pass_at_k
-from eval.trials import Progress, Trial, run_trials
 from recipes.asking import make_asking
 from recipes.evaluation import Asking, EvaluateConfig, Grader
 from recipes.measuring import build_engine
 from rewards.pool import RewardPool, ScoringConfig
 from rewards.problem import Verdict
+from rollouts.completions import COMPLETIONS, Store
 from rollouts.models import DEFAULT_MODEL
 from rollouts.process import prepare_process
+from rollouts.trials import Progress, Trial, run_trials
 
 NUMBER = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")
 """lm-eval's flexible extract for GSM8K; the last match is the answer."""

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from eval.completions import Grade, Store
 from eval.estimators import default_ks, is_single_draw
 from eval.intervals import Interval
 from eval.problem_counts import (
@@ -20,8 +19,9 @@ from eval.problem_counts import (
     problem_counts,
 )
 from eval.rates import SampleRates, sample_rates
-from eval.trials import Trial
 from eval.voting import Same, same_answer
+from rollouts.completions import Grade, Store
+from rollouts.trials import Trial
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -116,6 +116,7 @@ def _mistakes() -> tuple[type[Exception], ...]:
         "rollouts.engine": ("EngineError",),
         "rollouts.proof": ("WeightProofError",),
         "rollouts.collect": ("GraderFailureError",),
+        "rollouts.endpoint": ("EndpointError",),
     }
     loaded = [(sys.modules[m], names) for m, names in named.items() if m in sys.modules]
     return (ValueError, *(getattr(module, n) for module, names in loaded for n in names))
@@ -153,10 +154,11 @@ def split_command(
 
 def start(name: str, default_preset: str, argv: Sequence[str]) -> None:
     """What `main` guards: from the arguments to a finished run. Raises what says what to do."""
-    from recipes.presets import PRESETS
+    from recipes.presets import RECIPES
 
-    command = split_command(argv, name, default_preset, list(PRESETS))
-    config = read_config(command)
+    presets = RECIPES[name]
+    command = split_command(argv, name, default_preset, list(presets))
+    config = read_config(command, presets)
     from recipes.preflight import check_folder
 
     resume = command.resume is not None
@@ -168,22 +170,30 @@ def start(name: str, default_preset: str, argv: Sequence[str]) -> None:
     launch(config, folder, resume=resume, recipe=name)
 
 
-def read_config(command: Command) -> Any:
+def read_config(command: Command, presets: Mapping[str, Callable[[], Any]] | None = None) -> Any:
     """The whole config: preset, file or resumed run, then the fields of the command line.
+
+    `presets` are the recipe's; all if left out.
 
     Raises ValueError for a field that is not there, naming the nearest, for a value of another
     type, and if a resumed run's config would differ, naming the fields.
     """
-    from recipes.config import differences, from_yaml
+    from recipes.config import OneTaskConfig, differences, from_yaml
     from recipes.presets import PRESETS
 
-    default = PRESETS[command.preset]()
+    default = (presets or PRESETS)[command.preset]()
     if command.config:
         default = from_yaml(text_of(command.config), str(command.config))
     if command.resume:
         file = command.resume / "config.yaml"
         default = from_yaml(text_of(file), str(file))
-    config = _with_fields(default, command)
+    config = with_fields(
+        default,
+        command.fields,
+        OneTaskConfig,
+        program=command.program,
+        description=_described(command),
+    )
     if command.resume and (changed := differences(default, config)):
         raise ValueError(
             f"a resumed run keeps its config; these fields differ (run, asked): {'; '.join(changed)}. "
@@ -192,15 +202,18 @@ def read_config(command: Command) -> Any:
     return config
 
 
-def _with_fields(default: Any, command: Command) -> Any:
+def with_fields(
+    default: Any, words: Sequence[str], one_task: type, *, program: str, description: str
+) -> Any:
     """`default` changed by the fields of the command line; tyro reads these, and answers --help.
 
-    tyro cannot build a mixture: it sees one task, and the mixture is put back if none was named.
-    The task's kind comes first, so that the task's fields are known wherever they stand.
+    tyro cannot build a mixture: it sees `one_task`, a class of the same fields with one task, and
+    the mixture is put back if none was named. The task's kind comes first, so that the task's
+    fields are known wherever they stand.
     """
-    from recipes.config import Arithmetic, Mixture, OneTaskConfig, RunConfig
+    from recipes.config import Arithmetic, Mixture
 
-    words = sorted(command.fields, key=lambda word: not word.startswith("task:"))
+    words = sorted(words, key=lambda word: not word.startswith("task:"))
     shown, kept = default.task, None
     if isinstance(default.task, Mixture):
         shown = Arithmetic()
@@ -208,16 +221,28 @@ def _with_fields(default: Any, command: Command) -> Any:
     if kept and (word := next((w for w in words if w.startswith("--task.")), None)):
         raise ValueError(f"{word}: the tasks of a mixture are set in the file that names them")
     config, unknown = read_fields(
-        OneTaskConfig,
+        one_task,
         words,
-        default=_as(OneTaskConfig, default, shown),
-        program=command.program,
-        description=f"Defaults are those of the preset {command.preset}. Before the fields: "
-        "[PRESET] [--config FILE | --resume FOLDER] [--run-folder FOLDER].",
+        default=_as(one_task, default, shown),
+        program=program,
+        description=description,
     )
     if unknown:
         raise ValueError(_unknown(unknown, config))
-    return _as(RunConfig, config, kept or config.task)
+    return _as(type(default), config, kept or config.task)
+
+
+def _described(command: Command) -> str:
+    """The head of --help: what comes before the fields, and what is known of the preset."""
+    from recipes.presets import PRESETS, RECIPES, facts_of
+
+    known = RECIPES.get(command.program.rpartition(".")[2], PRESETS)
+    facts = facts_of(known, command.preset)
+    words = (
+        f"Defaults are those of the preset {command.preset}. Before the fields: "
+        "[PRESET] [--config FILE | --resume FOLDER] [--run-folder FOLDER]."
+    )
+    return "\n\n".join([words, *facts.told().splitlines()]) if facts else words
 
 
 def _as(cls: type, config: Any, task: Any) -> Any:

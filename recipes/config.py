@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, Literal
@@ -31,11 +31,13 @@ from rollouts.tasks.instructions import Instructions
 from rollouts.tasks.mixture import Mixture, SingleTask, TaskConfig
 from rollouts.tasks.programs import HumanEval, Mbpp, Programs
 from rollouts.tasks.reasoning_gym import ReasoningGym
+from rollouts.tasks.steps import Steps
 from rollouts.tasks.verifiers import Verifiers
 
 TASKS = {
     "arithmetic": Arithmetic,
     "countdown": Countdown,
+    "steps": Steps,
     "gsm8k": Gsm8k,
     "competition": Competition,
     "dataset": Dataset,
@@ -113,6 +115,8 @@ class RunConfig:
     validation: EvalConfig = field(default_factory=EvalConfig)
     """The evaluation every `train.evaluate_every` rounds; `train.best_by` of it chooses the best
     checkpoint."""
+    measured: bool = True
+    """Evaluate base and result on the test split; without, the run is measured by others."""
     best_prompt: bool = True
     """Also evaluate the base under the best of a few prompts, chosen on the validation split."""
     track: TrackConfig = field(default_factory=TrackConfig)
@@ -128,15 +132,17 @@ class OneTaskConfig(RunConfig):
     task: SingleTask = field(default_factory=Arithmetic)
 
 
-def to_yaml(config: RunConfig) -> str:
-    """The resolved config; a task is written with its kind, so that it reads back as itself."""
+def to_yaml(config: Any) -> str:
+    """The resolved config of a run or another recipe; a task is written with its kind, so that it
+    reads back as itself."""
     values = json.loads(json.dumps(asdict(config)))
-    values["task"] = _task_values(config.task)
+    if "task" in values:
+        values["task"] = _task_values(config.task)
     return yaml.safe_dump(values, sort_keys=False)
 
 
-def from_yaml(text: str, name: str) -> RunConfig:
-    """The inverse of `to_yaml`; fields left out have their defaults.
+def from_yaml(text: str, name: str, cls: type = RunConfig) -> Any:
+    """The inverse of `to_yaml`, a `cls`; fields left out have their defaults.
 
     Raises ValueError naming an unknown field and the nearest one, or the field of a wrong type.
     """
@@ -150,24 +156,24 @@ def from_yaml(text: str, name: str) -> RunConfig:
         raise ValueError(f"{name} holds no fields; write it as the config.yaml of a run folder")
     if "task" in values:
         values = {**values, "task": _task_of(values["task"], f"{name}: task")}
-    return from_values(RunConfig, values, name)
+    return from_values(cls, values, name)
 
 
-def differences(left: RunConfig, right: RunConfig) -> list[str]:
-    """Fields with other values, as "path: left, right"; `FREE_FIELDS` are left out."""
-    a, b = _flat(_plain(left)), _flat(_plain(right))
+def differences(left: Any, right: Any, free: Container[str] = FREE_FIELDS) -> list[str]:
+    """Fields with other values, as "path: left, right"; `free` ones are left out."""
+    a, b = flat(_plain(left)), flat(_plain(right))
     paths = sorted(set(a) | set(b))
     return [
         f"{path}: {a.get(path)!r}, {b.get(path)!r}"
         for path in paths
-        if a.get(path) != b.get(path) and path not in FREE_FIELDS
+        if a.get(path) != b.get(path) and path not in free
     ]
 
 
-def flags(config: RunConfig) -> list[str]:
+def flags(config: Any) -> list[str]:
     """Every field as the command line writes it: --train.num-rounds; switches with their --no-."""
     names = []
-    for path, value in _flat(asdict(config)).items():
+    for path, value in flat(asdict(config)).items():
         parent, dot, last = path.replace("_", "-").rpartition(".")
         names += [f"--{parent}{dot}{last}"]
         names += [f"--{parent}{dot}no-{last}"] if isinstance(value, bool) else []
@@ -183,16 +189,17 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
-def _plain(config: RunConfig) -> dict[str, Any]:
+def _plain(config: Any) -> dict[str, Any]:
     return yaml.safe_load(to_yaml(config))
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by their paths: {"a": {"b": 1}} is {"a.b": 1}."""
+    found: dict[str, Any] = {}
     for name, value in values.items():
         nested = isinstance(value, dict) and value
-        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return flat
+        found |= flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return found
 
 
 def _task_values(task: TaskConfig) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from rewards.pool import num_workers
 from rl.activations import Lengths
 from rl.architecture import read_architecture
 from rl.lora import target_widths
-from rl.memory import Demand
 from rl.pace import Round
+from rl.workload import Demand
 from rollouts.process import cpu_compiler
 from rollouts.prompts import Renderer
 from rollouts.tasks.arithmetic import Arithmetic
@@ -66,45 +66,54 @@ def demand_of(
     *,
     engine_tokens: int,
     gpu_bytes: int | None,
+    processes: int = 1,
 ) -> Demand:
-    """What a run asks of its device; `values` are the fields of the model's config.json.
+    """What a run asks of each of its devices; `values` are the fields of the model's config.json.
+
+    `processes` share its work, a device each.
 
     Raises:
         ValueError: The architecture is unknown, or has none of the layers that LoRA would adapt.
     """
-    train = config.train
+    train, policy = config.train, config.policy
+    shards = processes if policy.fsdp else 1
+    compiler = bool(gpu_bytes) or bool(cpu_compiler(os.environ))
     return Demand(
         arch=read_architecture(values),
         adapted=_adapted(config, values),
-        policy=config.policy,
+        policy=policy,
         optimizer=config.optimizer,
         engine=config.engine,
         lengths=lengths,
-        groups=-(-train.problems_per_round // train.updates_per_round),
+        groups=_share(-(-train.problems_per_round // train.updates_per_round), processes),
         group_size=train.group_size,
         reference=config.loss.kl_coefficient > 0,
         engine_tokens=engine_tokens,
-        requests=most_requests(config),
-        compiled=config.policy.compile and (bool(gpu_bytes) or bool(cpu_compiler(os.environ))),
+        requests=_share(most_requests(config), processes),
+        compiled=policy.compile and shards == 1 and compiler,
         native=gpu_bytes is None
-        and config.policy.dtype == "bfloat16"
+        and policy.dtype == "bfloat16"
         and "amx_bf16" in cpu_flags()
         and bool(cpu_compiler(os.environ)),
         scorers=num_workers(config.scoring) if config.scoring.workers != 0 else 0,
         gpu_bytes=gpu_bytes,
-        shards=int(os.environ.get("WORLD_SIZE") or 1) if config.policy.fsdp else 1,
+        shards=shards,
     )
 
 
-def round_of(config: RunConfig) -> Round:
-    """What a round of this run computes."""
+def round_of(config: RunConfig, processes: int = 1) -> Round:
+    """What a round of this run computes, or one of several processes of it."""
     train, loss = config.train, config.loss
     old = loss.anchor == "trainer" and train.updates_per_round > 1
     return Round(
-        groups=train.problems_per_round,
+        groups=_share(train.problems_per_round, processes),
         updates=train.updates_per_round,
         frozen_passes=old + (loss.kl_coefficient > 0),
     )
+
+
+def _share(count: int, processes: int) -> int:
+    return -(-count // processes)
 
 
 def _adapted(config: RunConfig, values: Mapping[str, Any]) -> tuple[tuple[int, int], ...]:

@@ -5,7 +5,8 @@ from typing import Any
 
 from eval.estimators import is_single_draw
 from eval.standings import Comparison, Standing
-from recipes.standings import comparison_lines, printable
+from recipes.markdown import plain, table
+from recipes.standings import comparison_lines
 
 
 def report(
@@ -21,18 +22,18 @@ def report(
     for label, model in asked["models"].items():
         digest = model["sha256"][:12]
         lines.append(
-            f"- {label}: {_plain(model['name'])} (files {digest}), template {model['template']}"
+            f"- {label}: {plain(model['name'])} (files {digest}), template {model['template']}"
         )
     for benchmark in dict.fromkeys(each.benchmark for each in standings):
         origin = asked["benchmarks"][benchmark]
-        lines += ["", f"## {_plain(benchmark)}", ""]
-        lines += [f"{_plain(origin['origin'])}; rows {origin['sha256'][:12]}", ""]
+        lines += ["", f"## {plain(benchmark)}", ""]
+        lines += [f"{plain(origin['origin'])}; rows {origin['sha256'][:12]}", ""]
         lines += _table([each for each in standings if each.benchmark == benchmark])
         for row in rows:
             if row.benchmark == benchmark:
                 found = comparison_lines(row, max_named=len(row.gained) + len(row.lost))
-                lines += ["", *(f"- {_plain(line.strip())}" for line in found)]
-    lines += ["", "## Notes", "", *(f"- {_plain(line)}" for line in notes)]
+                lines += ["", *(f"- {plain(line.strip())}" for line in found)]
+    lines += ["", "## Notes", "", *(f"- {plain(line)}" for line in notes)]
     packages = ", ".join(f"{name} {version}" for name, version in versions["packages"].items())
     lines += ["", "## Made with", "", packages, ""]
     return "\n".join(lines)
@@ -67,8 +68,7 @@ def _table(standings: Sequence[Standing]) -> list[str]:
         ["tokens, median", *(f"{each.rates.median_tokens:.0f}" for each in standings)],
         ["tokens, 95 of 100", *(f"{each.rates.p95_tokens:.0f}" for each in standings)],
     ]
-    rows = [header, ["---", *("---:" for _ in standings)], *body]
-    return [f"| {' | '.join(map(_plain, row))} |" for row in rows]
+    return table([header, *body])
 
 
 def _with_interval(each: Standing) -> str:
@@ -78,11 +78,3 @@ def _with_interval(each: Standing) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}%"
-
-
-def _plain(text: str) -> str:
-    """Printable, and without what Markdown or HTML would act on."""
-    shown = printable(text).plain
-    for mark, harmless in (("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "'")):
-        shown = shown.replace(mark, harmless)
-    return shown.replace("](", "] (")

@@ -17,7 +17,10 @@ from recipes.config import RunConfig
 from recipes.demand import assumed_lengths, demand_of, engine_tokens
 from recipes.devices import GIB, GPUS, Device, cpu_speed
 from recipes.host_memory import free_memory
-from rl.memory import Demand, least_engine_bytes, peak, phases
+from rl.engine_memory import least_engine_bytes
+from rl.memory import peak, phases
+from rl.workload import Demand
+from rollouts.device_memory import ITEM_BYTES
 from rollouts.model_config import read_model_config
 from rollouts.process import uses_gpu
 
@@ -45,16 +48,36 @@ def fault(demand: Demand, device: Device) -> str:
     """In one line: what is too large or tight, and what would fit."""
     phase, need = peak(phases(demand))
     told = f"needs about {need / GIB:.1f} GiB (phase: {phase}), {device.told}"
+    found = list(_ways(demand, device.memory))[:NUM_WAYS]
+    several = f" {device.count} times" if device.count > 1 else ""
+    if larger := _smallest_gpu(demand):
+        found += [f"as it is on {larger.name}{several} ({larger.memory / GIB:.0f} GiB)"]
+    if not found:
+        return f"{told}: {_lacking(demand) if device.is_gpu else 'no setting makes it fit'}"
     least = least_engine_bytes(demand)
     if demand.gpu_bytes is not None and least > demand.engine.gpu_memory_frac * demand.gpu_bytes:
         told += (
             f", of which the engine needs at least {least / GIB:.1f} GiB and is given "
             f"engine.gpu_memory_frac {demand.engine.gpu_memory_frac}"
         )
-    found = list(_ways(demand, device.memory))[:NUM_WAYS]
-    larger = _smallest_gpu(demand)
-    found += [f"as it is on {larger.name} ({larger.memory / GIB:.0f} GiB)"] if larger else []
-    return f"{told}: it fits {', or '.join(found)}" if found else f"{told}: no setting makes it fit"
+    return f"{told}: it fits {', or '.join(found)}"
+
+
+def _lacking(demand: Demand) -> str:
+    """What this version would need to spread a model over GPUs that no setting brings onto them."""
+    largest = max(device.memory for device in GPUS.values())
+    weights = demand.arch.parameters * ITEM_BYTES[demand.engine.dtype]
+    if least_engine_bytes(demand) > largest:
+        return (
+            f"the engine needs all {weights / GIB:,.0f} GiB of weights on each GPU, for this "
+            "version has none that spans several (tensor parallelism): no setting makes it fit"
+        )
+    if peak(phases(demand))[0] == "gate":
+        return (
+            "the gate makes a float32 copy of the whole model on each GPU, and this version cannot "
+            "spread it: no setting makes it fit"
+        )
+    return "no setting makes it fit"
 
 
 def check_memory(config: RunConfig, model: Path, *, longest_prompt: int) -> None:
@@ -71,8 +94,11 @@ def check_memory(config: RunConfig, model: Path, *, longest_prompt: int) -> None
     lengths, values = assumed_lengths(config, longest_prompt, None), read_model_config(str(model))
     context = values.get("max_position_embeddings")
     tokens = engine_tokens(config, longest_prompt, context)
+    world = int(os.environ.get("WORLD_SIZE") or 1)
     try:
-        demand = demand_of(config, values, lengths, engine_tokens=tokens, gpu_bytes=None)
+        demand = demand_of(
+            config, values, lengths, engine_tokens=tokens, gpu_bytes=None, processes=world
+        )
     except ValueError:
         return
     sharing = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
@@ -125,6 +151,8 @@ def _changes(demand: Demand) -> Iterator[tuple[list[str], Demand]]:
         flags = [*flags, "--policy.gradient-checkpointing"]
         demand = _changed(demand, gradient_checkpointing=True)
         yield flags, demand
+    if demand.policy.fsdp:  # whose shards are float32 masters, where the gradients are
+        return
     if demand.gpu_bytes is not None and not demand.optimizer.offload:
         away = replace(demand, optimizer=replace(demand.optimizer, offload=True))
         yield [*flags, "--optimizer.offload"], away
@@ -139,6 +167,8 @@ def _changes(demand: Demand) -> Iterator[tuple[list[str], Demand]]:
 def _smallest_gpu(demand: Demand) -> Device | None:
     """The first of the list that holds the run as it is, if this is not it already."""
     for device in GPUS.values():
+        if demand.policy.dtype == "bfloat16" and not device.has_bfloat16:
+            continue
         there = replace(demand, gpu_bytes=device.memory)
         if device.memory != demand.gpu_bytes and verdict(there, device.memory) == "fits":
             return device

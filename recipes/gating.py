@@ -1,5 +1,7 @@
 """The gate, applied to a run: samples from its engine on its own prompts, before round one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain, cycle, islice
 from typing import Any
 
@@ -16,8 +18,9 @@ from rl.gate import (
 )
 from rl.lora import random_adapter
 from rl.packing import Batch, PackingConfig, pack
-from rl.train import Trainer, sampling_at
+from rl.train import Publisher, Trainer, sampling_at
 from rollouts.collect import rollout_of
+from rollouts.prompts import messages_of
 from rollouts.rollout import Completion, Group, Request, Rollout, Sampling
 
 NUM_PROMPTS = 4
@@ -34,7 +37,9 @@ SAMPLED_TOKENS = 64
 def pass_gate(config: RunConfig, run: Trainer, data: Any) -> str:
     """The gap in one line if nothing is wrong; raises ValueError with every fault otherwise."""
     _refuse(compare_facts(engine_facts(config, run, data), trainer_facts(run, data)))
-    report = compare_logprobs(run.policy, drawn(config, run, data), config.train.temperature)
+    batches = drawn(config, run, data)
+    with asleep(run.engine):
+        report = compare_logprobs(run.policy, batches, config.train.temperature)
     loss = config.loss
     unsound = None
     if loss.objective == "clip":  # the others clip no ratio of single tokens
@@ -51,10 +56,22 @@ def pass_adapter_gate(config: RunConfig, run: Trainer, data: Any) -> str:
     with random_adapter(run.policy.model):
         run.engine.publish(run.policy.published(), run.engine.version + 1)
         batch = drawn(config, run, data).sampled
-        exact = run.policy.float32_copy()
-        report = compare_batch(run.policy, exact, batch, config.train.temperature)
+        with asleep(run.engine):
+            exact = run.policy.float32_copy()
+            report = compare_batch(run.policy, exact, batch, config.train.temperature)
+            del exact
     _refuse([f"under a random adapter, {fault}" for fault in report.faults])
     return report.line(config.policy.dtype).replace("gate: ", "gate, random adapter: ", 1)
+
+
+@contextmanager
+def asleep(engine: Publisher) -> Iterator[None]:
+    """The GPU's memory is the trainer's inside: a float32 copy takes much. Nothing on a CPU."""
+    engine.sleep()
+    try:
+        yield
+    finally:
+        engine.wake("weights", "kv_cache")
 
 
 def engine_facts(config: RunConfig, run: Trainer, data: Any) -> Facts:
@@ -63,7 +80,9 @@ def engine_facts(config: RunConfig, run: Trainer, data: Any) -> Facts:
 
     def ids(problem: Problem) -> list[int]:
         if prompts.template == "chat" and not prompts.prefill:
-            return engine.render(_messages(problem, config), **prompts.chat_template_kwargs)
+            return engine.render(
+                messages_of(problem, config.prompts.system), **prompts.chat_template_kwargs
+            )
         special = prompts.template != "chat"
         return engine.tokenizer.encode(data.renderer.text(problem), add_special_tokens=special)
 
@@ -164,14 +183,6 @@ def _ungraded(request: Request, completion: Completion) -> Rollout:
 
 def _num_sampled(rollout: Rollout) -> int:
     return sum(rollout.sampled)
-
-
-def _messages(problem: Problem, config: RunConfig) -> list[dict[str, str]]:
-    system = config.prompts.system
-    head = [] if system is None else [{"role": "system", "content": system}]
-    if isinstance(problem.prompt, str):
-        return [*head, {"role": "user", "content": problem.prompt}]
-    return [*head, *problem.prompt]
 
 
 def _refuse(faults: list[str]) -> None:

@@ -13,16 +13,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from eval.benchmarks import Benchmark
-from eval.completions import Store
 from eval.protocols import Template
 from eval.standings import Standing, standing_of
-from eval.trials import Progress, Samples, Trial, run_trials
 from eval.voting import Equality
 from recipes.asking import make_asking
 from recipes.evaluation import Asking, EvaluateConfig, Grader, Subject
 from recipes.evaluation_folder import EvaluationFolder, described
 from recipes.evaluation_report import report
 from recipes.noise import quiet
+from recipes.rejection_config import RejectionConfig
 from recipes.standings import (
     comparisons,
     reading_notes,
@@ -36,7 +35,9 @@ from recipes.training_overlap import overlap_line, training_overlap
 from recipes.versions import changed_versions, versions
 from rewards.pool import RewardPool
 from rewards.scorer import Scorer
+from rollouts.completions import Store
 from rollouts.rollout import Completion, Request
+from rollouts.trials import Progress, Samples, Trial, run_trials
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ class LazyEngine:
         self._subject = subject
         self._max_tokens = max(trial.max_tokens for trial in trials)
         self._num_requests = sum(trial.num_requests for trial in trials)
-        self._engine: Samples = _Idle()
+        self._engine: Samples = Idle()
 
     def run(self, trials: Sequence[Trial]) -> None:
         """Sample and grade what is missing of these."""
@@ -157,7 +158,7 @@ class LazyEngine:
         missing = sum(
             t.num_requests - len(s.completions) for t, s in zip(trials, stores, strict=True)
         )
-        if missing and isinstance(self._engine, _Idle):
+        if missing and isinstance(self._engine, Idle):
             say(f"{self._subject.name}: loading, then {missing} completions to sample")
             self._engine = build_engine(
                 self._subject.path,
@@ -166,17 +167,17 @@ class LazyEngine:
                 num_requests=self._num_requests,
             )
         stream = run_trials(self._engine, trials, stores, self._session.score)
-        progress = _watched(stream, self._subject.name, missing)
+        progress = watched(stream, self._subject.name, missing)
         names = [trial.name for trial in trials]
         self._session.streams.append({"trials": names, **asdict(progress)})
 
     def close(self) -> None:
         """Let go of the engine's memory, for the next model's."""
-        self._engine = _Idle()
+        self._engine = Idle()
         gc.collect()
 
 
-class _Idle:
+class Idle:
     """An engine that is not asked for anything."""
 
     def sample(self, requests: Sequence[Request]) -> Iterator[Completion]:
@@ -186,7 +187,7 @@ class _Idle:
 
 
 def build_engine(
-    model: Path, config: EvaluateConfig, *, max_tokens: int, num_requests: int
+    model: Path, config: EvaluateConfig | RejectionConfig, *, max_tokens: int, num_requests: int
 ) -> Samples:
     """The real engine on a checkpoint as it is: nothing is published to it."""
     with quiet():
@@ -258,7 +259,7 @@ def _best(
     return best
 
 
-def _watched(stream: Iterator[Progress], text: str, missing: int) -> Progress:
+def watched(stream: Iterator[Progress], text: str, missing: int) -> Progress:
     """Let a stream run, with a bar in a terminal; gives its last word."""
     bar = Bar(
         TextColumn("{task.description}", markup=False),

@@ -1,16 +1,18 @@
 """What a run would take, in memory and time, before anything is loaded.
 
-`python -m recipes.doctor --plan [PRESET] [fields as a recipe takes them] [--device NAME]
-[--prompt-tokens N] [--mean-tokens N] [--json]`. DEVICE is cpu (this machine, the default), a GPU's
-name such as h100 or rtx4090, or a CPU's memory such as 24GiB. Exit code 2 with one line if the run
-does not fit. A model needs no more than its config.json. Seconds are estimates.
+`python -m recipes.doctor --plan [PRESET] [fields as a recipe takes them] [--recipe NAME]
+[--device NAME] [--prompt-tokens N] [--mean-tokens N] [--json]`. DEVICE is cpu (this machine), a GPU's
+name such as h100 or rtx4090, several such as 8xh100 or 4x8xh100 (machines x GPUs), or a CPU's memory
+such as 24GiB; left out, what the preset states. Of a name that two recipes have, r1_zero's is meant.
+Exit code 2 with one line if the run does not fit. A model needs no more than its config.json.
+Seconds are estimates.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -22,9 +24,12 @@ from recipes.config import RunConfig
 from recipes.demand import assumed_lengths, demand_of, engine_tokens, round_of
 from recipes.devices import GIB, Device, find_device
 from recipes.fitting import Verdict, fault, verdict
-from recipes.presets import PRESETS
-from rl.memory import Demand, Parts, peak, phases
+from recipes.preset_facts import PresetFacts
+from recipes.presets import PRESETS, RECIPES, facts_of
+from rl.engine_memory import Parts
+from rl.memory import host_bytes, peak, phases
 from rl.pace import Round, sampled_tokens, seconds, update_flops
+from rl.workload import Demand
 from rollouts.model_config import read_model_config
 
 LEAST_SHOWN = 0.005 * GIB
@@ -33,17 +38,27 @@ STYLES = {"fits": "green", "tight": "yellow", "too large": "bold red"}
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A run on a device: what it needs, by phase and part, and how long a round takes."""
+    """A run on a device, or on several: what each needs, by phase and part, and a round's time."""
 
     model: str
     device: Device
     demand: Demand
+    """Of each GPU."""
     work: Round
+    """Of each GPU."""
+    num_rounds: int
     memory: dict[str, Parts]
     seconds: dict[str, float]
     verdict: Verdict
     line: str
     """What does not fit or is tight, and what would; empty if it fits."""
+    facts: PresetFacts | None = None
+    """Of the preset, if it has any."""
+
+    @property
+    def hours(self) -> float:
+        """Of all rounds, evaluations left out."""
+        return self.num_rounds * sum(self.seconds.values()) / 3600
 
 
 def main(argv: Sequence[str]) -> int:
@@ -73,18 +88,33 @@ def planned(argv: Sequence[str]) -> Plan:
         ValueError: A mistake in it.
     """
     given, rest = _split(argv)
-    config = read_config(split_command(rest, "doctor --plan", "quickstart", list(PRESETS)))
-    return plan_of(
-        config, find_device(given.device), prompt=given.prompt_tokens, mean=given.mean_tokens
+    presets = RECIPES[given.recipe] if given.recipe else PRESETS
+    command = split_command(rest, "doctor --plan", "quickstart", list(presets))
+    config = read_config(command, presets)
+    facts = facts_of(presets, command.preset)
+    own = facts if facts and config == presets[command.preset]() else None
+    device = find_device(given.device or (facts.device if facts else "cpu"))
+    plan = plan_of(
+        config,
+        device,
+        prompt=given.prompt_tokens or (own.prompt_tokens if own else None),
+        mean=given.mean_tokens or (own.mean_tokens if own else None),
     )
+    return replace(plan, facts=facts)
 
 
 def plan_of(config: RunConfig, device: Device, *, prompt: int | None, mean: int | None) -> Plan:
     """The plan of a run; `prompt` and `mean` are token counts, guessed where None.
 
     Raises:
-        ValueError: The model's config.json is not here, or of an unknown architecture.
+        ValueError: The model's config.json is not here, or of an unknown architecture; or the
+            device does not compute in the run's dtype.
     """
+    if config.policy.dtype == "bfloat16" and not device.has_bfloat16:
+        raise ValueError(
+            f"policy.dtype is bfloat16, which {device.name} does not compute in: use "
+            "--policy.dtype float16 --engine.dtype float16"
+        )
     lengths = assumed_lengths(config, prompt, mean)
     values = read_model_config(config.model)
     context = values.get("max_position_embeddings")
@@ -95,15 +125,17 @@ def plan_of(config: RunConfig, device: Device, *, prompt: int | None, mean: int 
             lengths,
             engine_tokens=engine_tokens(config, lengths.prompt, context),
             gpu_bytes=device.memory if device.is_gpu else None,
+            processes=device.count,
         )
     except ValueError as error:
         raise ValueError(f"model {config.model!r}: {error}") from error
-    found, work = verdict(demand, device.memory), round_of(config)
+    found, work = verdict(demand, device.memory), round_of(config, device.count)
     return Plan(
         model=config.model,
         device=device,
         demand=demand,
         work=work,
+        num_rounds=config.train.num_rounds,
         memory=phases(demand),
         seconds=seconds(demand, work, device.speed),
         verdict=found,
@@ -126,24 +158,36 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "line": plan.line,
         "peak_phase": phase,
         "peak_bytes": need,
+        "host_bytes": host_bytes(plan.demand),
         "memory_bytes": plan.memory,
         "seconds_estimated": plan.seconds,
-        "sampled_tokens_per_round": sampled_tokens(plan.demand, plan.work),
-        "update_flops": update_flops(plan.demand, plan.work),
+        "hours_estimated": plan.hours,
+        "sampled_tokens_per_round": plan.device.count * sampled_tokens(plan.demand, plan.work),
+        "update_flops": {
+            name: plan.device.count * flops
+            for name, flops in update_flops(plan.demand, plan.work).items()
+        },
         "assumed_tokens": asdict(plan.demand.lengths),
         "micro_batch_places": plan.demand.places,
         "layers_compiled": plan.demand.compiled,
+        "facts": asdict(plan.facts) if plan.facts else None,
     }
 
 
 def print_plan(plan: Plan) -> None:
     """The plan for a person."""
     console = Console(highlight=False)
+    if plan.facts:
+        told = plan.facts.told(f"about {_rounded(plan.hours)}, estimated")
+        console.print(f"{told}\n", markup=False, soft_wrap=True)
     _, need = peak(plan.memory)
     console.print(f"{plan.model}: {_model_line(plan.demand)}")
     told = Text(f"memory: {need / GIB:.1f} GiB at the peak, {plan.device.told}: ")
     console.print(told.append(plan.verdict, STYLES[plan.verdict]))
     console.print(_table(plan.memory))
+    if host := host_bytes(plan.demand):
+        each = " of each process" if plan.device.count > 1 else ""
+        console.print(f"memory of the host{each}: about {host / GIB:.1f} GiB", soft_wrap=True)
     console.print(_pace(plan), soft_wrap=True)
     console.print(_assumed(plan.demand), style="dim", soft_wrap=True)
 
@@ -152,7 +196,8 @@ def _split(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The plan's own options, and what a recipe takes."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--plan", action="store_true")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--recipe", choices=list(RECIPES))
+    parser.add_argument("--device")
     parser.add_argument("--prompt-tokens", type=_count)
     parser.add_argument("--mean-tokens", type=_count)
     try:
@@ -194,12 +239,13 @@ def _model_line(demand: Demand) -> str:
 def _pace(plan: Plan) -> str:
     """One line of seconds and speed."""
     took = plan.seconds
-    rate = sampled_tokens(plan.demand, plan.work) / took["sample"]
+    rate = plan.device.count * sampled_tokens(plan.demand, plan.work) / took["sample"]
     phases_s = ", ".join(f"{name} {_rounded(s)}" for name, s in took.items())
     return (
         f"a round, estimated: {_rounded(sum(took.values()))} s ({phases_s}; {rate:,.0f} tokens/s "
         f"sampled) at {plan.device.speed.flops / 1e12:.3g} TFLOP/s and "
-        f"{plan.device.speed.bandwidth / 1e9:.0f} GB/s"
+        f"{plan.device.speed.bandwidth / 1e9:.0f} GB/s{' each' * (plan.device.count > 1)}; "
+        f"{plan.num_rounds} rounds about {_rounded(plan.hours)} hours, evaluations left out"
     )
 
 

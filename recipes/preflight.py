@@ -24,6 +24,7 @@ from rl.checkpoint import checkpoint_bytes
 from rl.eight_bit import eight_bit_fault
 from rl.lora import adapter_size, settings_fault
 from rl.objective import loss_fault
+from rollouts.device_memory import ITEM_BYTES
 from rollouts.model_config import read_model_config
 from rollouts.models import resolve_model
 from rollouts.sampler import Split
@@ -36,7 +37,6 @@ logger = logging.getLogger(__name__)
 MIN_GROUP_SIZE = 2
 ROLLOUT_BYTES_PER_TOKEN = 14
 """Of a round file, for each sampled token, prompts included: measured 13.5 at 9 tokens a sample."""
-WEIGHT_BYTES = {"bfloat16": 2, "float32": 4}
 SAME_IN_REFERENCE = (
     "model_type",
     "vocab_size",
@@ -100,7 +100,7 @@ def check_config(config: RunConfig) -> None:
                 f"{name}.k is {evaluation.k}: pass@k needs k from 1 to {name}.num_samples, "
                 f"{evaluation.num_samples}"
             )
-    _check_deadlines(config)
+    check_deadlines(config)
     for task in _tasks(config.task):
         # 100,000 Countdown problems take most of a minute; `check_splits` sees them later.
         if not isinstance(task, Countdown):
@@ -112,7 +112,7 @@ def _tasks(task: TaskConfig) -> tuple[SingleTask, ...]:
     return task.tasks if isinstance(task, Mixture) else (task,)
 
 
-def _check_deadlines(config: RunConfig) -> None:
+def check_deadlines(config: RunConfig) -> None:
     """A scoring process must outlive the program that it runs, or slow programs would break it."""
     deadline = config.scoring.deadline_s
     for task in _tasks(config.task):
@@ -250,7 +250,7 @@ def check_room(config: RunConfig, model: Path, path: Path) -> None:
     one = checkpoint_bytes(
         adapter_size(model, lora) if lora.rank else num_parameters(model),
         reference=config.loss.kl_coefficient > 0,
-        itemsize=WEIGHT_BYTES[config.policy.dtype],
+        itemsize=ITEM_BYTES[config.policy.dtype],
     )
     # While one is written: those kept, the best, and itself. The final folder is smaller.
     count = config.train.keep_last + 2

@@ -1,4 +1,8 @@
-"""Whole configurations by name. A variant calls another and replaces fields."""
+"""Whole configurations by name, for each recipe. A variant calls another and replaces fields.
+
+Papers' runs are in recipes/papers.py, R1-Zero by size in recipes/sizes.py, algorithms alone in
+recipes/algorithms.py. docs/presets.md is written from here: `python -m recipes.preset_table`.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,16 +10,17 @@ from dataclasses import replace
 from eval.evaluate import EvalConfig
 from recipes.algorithms import ALGORITHMS
 from recipes.config import RunConfig
+from recipes.papers import PAPER_FACTS, PAPERS, r1_zero
+from recipes.preset_facts import PresetFacts
+from recipes.sizes import SIZE_FACTS, SIZES
 from rl.objective import LossConfig
 from rl.optimizer import OptimizerConfig
 from rl.packing import PackingConfig
 from rl.policy import PolicyConfig
 from rl.train import TrainConfig
 from rollouts.models import DEFAULT_MODEL
-from rollouts.prompts import PromptConfig
 from rollouts.sampler import EngineConfig
 from rollouts.tasks.arithmetic import Arithmetic
-from rollouts.tasks.countdown import Countdown
 
 
 def quickstart() -> RunConfig:
@@ -40,50 +45,6 @@ def quickstart() -> RunConfig:
     )
 
 
-def r1_zero() -> RunConfig:
-    """R1-Zero as the paper has it: RL straight from a base model (DeepSeek-R1, Nature, Methods).
-
-    The paper leaves out optimizer, weight decay, warm-up, gradient clipping and R1-Zero's clip
-    bound. AdamW with betas 0.9 and 0.95, no weight decay, clipping at 1.0 and no warm-up are
-    ours; the clip of 10 is R1's first RL stage's. One round is 512 problems x 16, in 16 updates.
-    """
-    return RunConfig(
-        model="deepseek-ai/DeepSeek-V3-Base",
-        task=Countdown(num_problems=100_000),
-        reward="r1_zero",
-        prompts=PromptConfig(template="r1_zero"),
-        train=TrainConfig(
-            num_rounds=650,
-            problems_per_round=512,
-            group_size=16,
-            updates_per_round=16,
-            temperature=1.0,
-            max_tokens=((0, 32_768), (8_200, 65_536)),
-            evaluate_every=10,
-            save_every=1,
-        ),
-        optimizer=OptimizerConfig(learning_rate=3e-6, betas=(0.9, 0.95)),
-        packing=PackingConfig(normalise="sequence", truncated="score"),
-        loss=LossConfig(
-            anchor="sampler",
-            clip_low=10.0,
-            clip_high=10.0,
-            kl_coefficient=0.001,
-            reference_every=400,
-        ),
-        policy=PolicyConfig(micro_batch_tokens=66_560, gradient_checkpointing=True),
-        engine=EngineConfig(max_concurrent=512, compile=True),
-        test=EvalConfig(
-            split="test",
-            num_problems=256,
-            num_samples=16,
-            temperature=0.6,
-            top_p=0.95,
-            max_tokens=32_768,
-        ),
-    )
-
-
 def r1_zero_tiny() -> RunConfig:
     """The same recipe and template, cut to what two CPU cores do in minutes. It learns the format at best."""
     paper = r1_zero()
@@ -104,6 +65,7 @@ def r1_zero_tiny() -> RunConfig:
         policy=PolicyConfig(micro_batch_tokens=1024),
         engine=EngineConfig(),
         test=EvalConfig(split="test", num_problems=32, num_samples=4, max_tokens=64),
+        validation=EvalConfig(num_problems=32, num_samples=4, max_tokens=64),
         best_prompt=False,
     )
 
@@ -112,9 +74,60 @@ def _by(algorithm: Callable[[RunConfig], RunConfig]) -> Callable[[], RunConfig]:
     return lambda: algorithm(quickstart())
 
 
-PRESETS: dict[str, Callable[[], RunConfig]] = {
+Presets = dict[str, Callable[[], RunConfig]]
+
+QUICKSTART_PRESETS: Presets = {
     "quickstart": quickstart,
-    "r1_zero": r1_zero,
     "r1_zero_tiny": r1_zero_tiny,
-} | {name: _by(algorithm) for name, algorithm in ALGORITHMS.items()}
-"""Algorithms by name are the quickstart's run by that algorithm."""
+    **{name: _by(algorithm) for name, algorithm in ALGORITHMS.items()},
+}
+"""Of recipes.quickstart: algorithms by name are the quickstart's run by that algorithm."""
+
+R1_ZERO_PRESETS: Presets = {
+    **PAPERS,
+    **SIZES,
+    "r1_zero_tiny": r1_zero_tiny,
+    "quickstart": quickstart,
+}
+"""Of recipes.r1_zero: papers by name are the paper's own run."""
+
+RECIPES: dict[str, Presets] = {"r1_zero": R1_ZERO_PRESETS, "quickstart": QUICKSTART_PRESETS}
+"""By the module that a person types."""
+
+PRESETS: Presets = {**QUICKSTART_PRESETS, **R1_ZERO_PRESETS}
+"""All by name; of a name that both have, r1_zero's: dapo is the paper's run, sapo the quickstart's."""
+
+_TWO_CORES = PresetFacts(
+    about="GRPO on arithmetic with an instruct model of 135M",
+    device="cpu",
+    hardware="two CPU cores, 8 GB of memory",
+    data="sums, differences and products of small numbers, generated",
+    licence="SmolLM2-135M-Instruct: Apache-2.0",
+    hours="0.1 (measured)",
+    mean_tokens=14,
+    prompt_tokens=50,
+    expected="pass@1 4.8 to 63.4 on held-out problems, one seed (README)",
+    ours="all of it",
+    ran="run here (README, LOG.md)",
+)
+
+FACTS: dict[str, PresetFacts] = {
+    **PAPER_FACTS,
+    **SIZE_FACTS,
+    "r1_zero_tiny": replace(
+        _TWO_CORES,
+        about="R1-Zero's recipe cut to two cores, for trying it",
+        hours="minutes (its tests run it)",
+        mean_tokens=64,
+        prompt_tokens=150,
+        expected="the format at best",
+        ran="run by the tests",
+    ),
+    "quickstart": _TWO_CORES,
+}
+"""Of `R1_ZERO_PRESETS`, beside them. An algorithm on the quickstart's run has none of its own."""
+
+
+def facts_of(presets: Presets, name: str) -> PresetFacts | None:
+    """What is known of a preset, as these presets mean its name."""
+    return FACTS.get(name) if presets.get(name) is PRESETS[name] else None

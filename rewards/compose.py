@@ -11,7 +11,7 @@ from rewards.adapters import as_score
 from rewards.length import soft_overlong_reward
 from rewards.problem import Problem, Response, RewardFn, Score
 from rewards.purity import pure
-from rewards.tags import format_reward
+from rewards.tags import format_reward, think_summary_reward
 
 
 def weighted(parts: Mapping[str, tuple[RewardFn, float]]) -> RewardFn:
@@ -41,14 +41,15 @@ def r1_zero_reward(accuracy: RewardFn) -> RewardFn:
 
 
 def r1_reward(accuracy: RewardFn, language: RewardFn) -> RewardFn:
-    """R1's reward in its first RL stage: R1-Zero's, plus the consistency of language.
+    """R1's reward in its first RL stage: accuracy, the cold start's format, and one language.
 
     DeepSeek-R1 (Nature, 2025, Methods): Reward_language is added directly to the final reward.
-    Leaves out the learned reward models of its last stage.
+    The format is a chain of thought and a summary. Leaves out the learned reward models of its
+    last stage.
 
     Example: `r1_reward(numeric_reward, language_reward("en"))`.
     """
-    rules = {"accuracy": (accuracy, 1.0), "format": (format_reward, 1.0)}
+    rules = {"accuracy": (accuracy, 1.0), "format": (think_summary_reward, 1.0)}
     return weighted({**rules, "language": (language, 1.0)})
 
 

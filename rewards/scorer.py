@@ -14,6 +14,9 @@ from rewards.supervisor import Outcome, control
 
 logger = logging.getLogger(__name__)
 
+MAX_PENDING = 1024
+"""Items that `scored_in_order` reads ahead of the first that is not scored yet."""
+
 
 class TimedFuture(Future[list[Score]]):
     """Scores to come, that will tell when they were worked on.
@@ -99,7 +102,7 @@ def scored_in_order(
     """(name, response, score) of (name, problem, response), in their order, as both get ready.
 
     An item is submitted as it comes, before the one after it is asked for; a plain function is
-    called at once.
+    called at once. At most `MAX_PENDING` are waited for at a time.
     """
     pending: deque[tuple[str, Response, Future[list[Score]]]] = deque()
     try:
@@ -110,7 +113,7 @@ def scored_in_order(
                 future = Future()
                 future.set_result([score(problem, response)])
             pending.append((name, response, future))
-            while pending and pending[0][2].done():
+            while pending and (pending[0][2].done() or len(pending) == MAX_PENDING):
                 name, response, future = pending.popleft()
                 yield name, response, future.result()[0]
         for name, response, future in pending:

@@ -1,4 +1,4 @@
-"""The format reward of R1-Zero: reasoning in `<think>` tags, then the answer in `<answer>` tags."""
+"""The format rewards: R1-Zero's `<think>` then `<answer>`, and R1's `<think>` then a summary."""
 
 import re
 
@@ -31,6 +31,29 @@ def format_reward(problem: Problem, response: Response) -> Score:
     value = 1.0 if fits else 0.0
     verdict = Verdict.CORRECT if fits else Verdict.MALFORMED
     return Score(value=value, verdict=verdict, parts={"format": value})
+
+
+@pure(version="1", reads=("text", "prefill"))
+def think_summary_reward(problem: Problem, response: Response) -> Score:
+    """1 if the whole text, prefill included, has the format of R1's cold start, else 0 (malformed).
+
+    DeepSeek-R1 (Nature, 2025, Methods): a chain of thought in `<think>` tags, then a summary for
+    the reader. Dev1 is taught it, and every stage after keeps to it.
+    """
+    fits = has_think_summary_format(response.full_text)
+    value = 1.0 if fits else 0.0
+    verdict = Verdict.CORRECT if fits else Verdict.MALFORMED
+    return Score(value=value, verdict=verdict, parts={"format": value})
+
+
+def has_think_summary_format(text: str) -> bool:
+    """True for `<think>..</think>` at the start, once, with a chain and a summary that are not empty."""
+    opening, closing = TAGS[0]
+    if text.count(opening) != 1 or text.count(closing) != 1:
+        return False
+    before, _, rest = text.partition(opening)
+    chain, closed, summary = rest.partition(closing)
+    return bool(closed and not before.strip() and chain.strip() and summary.strip())
 
 
 def has_think_answer_format(text: str) -> bool:

@@ -1,28 +1,19 @@
 """Memory of a run by phase and part, before anything is loaded: plain arithmetic in bytes.
 
 On a CPU all parts live in one process, so the peak is that of the largest phase. On a GPU the
-engine holds its share while it samples and sleeps while the trainer updates. The peak is that of
-full micro-batches; the constants at the top are measured (LOG.md).
+engine holds its share while it samples and sleeps while the trainer loads, compares and updates.
+Of several GPUs it is what each holds: an engine with the whole model, and with FSDP a share of the
+trainer's states. The peak is that of full micro-batches; the constants at the top are measured on
+CPUs (LOG.md), those of GPUs are not.
 
 Names: N parameters, V vocabulary, H hidden size.
 """
 
-from dataclasses import dataclass
-
-from rl.activations import (
-    Lengths,
-    activation_bytes,
-    head_bytes,
-    probability_bytes,
-    row_places,
-)
-from rl.architecture import Architecture
-from rl.optimizer import OptimizerConfig
-from rl.policy import PolicyConfig
+from rl.activations import activation_bytes, head_bytes, probability_bytes
+from rl.engine_memory import ENGINE_BUFFERS, Parts, engine_parts
 from rl.sharing import NUM_COMPLETIONS
-from rollouts.adapters import AdapterShape
-from rollouts.device_memory import ITEM_BYTES, cpu_pool_bytes, kv_pool_bytes
-from rollouts.sampler import EngineConfig
+from rl.workload import Demand
+from rollouts.device_memory import ITEM_BYTES
 
 MB = 10**6
 LIBRARIES = 800 * MB
@@ -38,76 +29,10 @@ SLACK = 0.05
 CUDA_CONTEXT = 600 * MB
 ENGINE_ASLEEP = 1000 * MB
 """What vLLM keeps on a GPU while it sleeps: its own buffers and captured graphs."""
-ENGINE_BUFFERS = 1500 * MB
-"""What vLLM needs on a GPU beside weights and KV cache."""
 BATCH_TOKENS = 4096
 """Prompt tokens that the engine computes at once."""
 GATE_TOKENS = 64
 """Most of a completion of the gate."""
-
-Parts = dict[str, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Demand:
-    """All that memory depends on.
-
-    Attributes:
-        lengths: Of training's sequences.
-        groups, group_size: Of one update.
-        reference: Whether a KL term keeps one.
-        engine_tokens: Longest sequence that the engine must hold.
-        requests: Most that it is given at once.
-        compiled: Whether layers are fused.
-        scorers: Scoring processes.
-        adapted: With LoRA, inputs and outputs of each adapted layer; else empty.
-        gpu_bytes: Of the GPU; None on a CPU.
-        native: Whether the kernels in C++ compute (rl/native.py).
-        shards: Processes over which the trainer's states are spread (FSDP).
-    """
-
-    arch: Architecture
-    policy: PolicyConfig
-    optimizer: OptimizerConfig
-    engine: EngineConfig
-    lengths: Lengths
-    groups: int
-    group_size: int
-    reference: bool
-    engine_tokens: int
-    requests: int
-    compiled: bool
-    scorers: int
-    adapted: tuple[tuple[int, int], ...] = ()
-    gpu_bytes: int | None = None
-    native: bool = False
-    shards: int = 1
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes of a weight that is computed with."""
-        return ITEM_BYTES[self.policy.dtype]
-
-    @property
-    def adapter_parameters(self) -> int:
-        """Of all adapters, 0 without LoRA."""
-        return self.policy.lora.rank * sum(map(sum, self.adapted))
-
-    @property
-    def full_states(self) -> bool:
-        """Whether masters and moments are float32: those of adapters always are."""
-        return self.optimizer.states != "bfloat16" or bool(self.adapted)
-
-    @property
-    def concurrent(self) -> int:
-        """Requests that the engine samples at once."""
-        return min(self.engine.max_concurrent, self.requests)
-
-    @property
-    def places(self) -> int:
-        """Of the fullest row: a micro-batch, or the whole update where that is smaller."""
-        whole = self.groups * (self.lengths.prompt + self.group_size * self.lengths.longest)
-        return row_places(min(self.policy.micro_batch_tokens, whole))
 
 
 def phases(demand: Demand) -> dict[str, Parts]:
@@ -157,8 +82,21 @@ def trainer_parts(demand: Demand) -> Parts:
         "reference": count * itemsize if demand.reference else 0,
     }
     if demand.shards > 1:  # the masters are the model
-        return {n: size // demand.shards for n, size in parts.items() if n != "model"}
+        away = demand.optimizer.offload and demand.gpu_bytes is not None
+        share = demand.shards if not away else demand.shards * whole  # all of it in the host
+        return {n: size // share for n, size in parts.items() if n != "model"}
     return parts
+
+
+def host_bytes(demand: Demand) -> int:
+    """What a GPU's process holds in its machine's memory: weights as read, or what it put away."""
+    if demand.gpu_bytes is None:
+        return 0
+    whole = demand.arch.parameters
+    asleep = whole * ITEM_BYTES[demand.engine.dtype]
+    trained = demand.adapter_parameters or whole
+    states = 16 * trained // demand.shards if demand.optimizer.offload else 0
+    return LIBRARIES + max(4 * whole, asleep + states)
 
 
 def update_parts(demand: Demand) -> Parts:
@@ -186,40 +124,24 @@ def update_parts(demand: Demand) -> Parts:
         trained=trained,
     )
     compiling = demand.compiled and demand.gpu_bytes is None
-    return {"activations": activations, "head": head, "compiler": compiling * COMPILING}
+    parts = {"activations": activations, "head": head, "compiler": compiling * COMPILING}
+    return {**parts, "gathered": gathered_bytes(demand)} if demand.shards > 1 else parts
 
 
-def engine_parts(demand: Demand) -> Parts:
-    """vLLM's weights, slots of adapters and KV pool on a CPU: a tied head is packed as a copy."""
-    arch, config = demand.arch, demand.engine
-    itemsize = ITEM_BYTES[config.dtype]
-    packed = arch.embedding if arch.tied else 0
-    return {
-        "engine weights": (arch.parameters + packed) * itemsize,
-        "engine adapters": slot_bytes(demand),
-        "engine KV pool": cpu_pool_bytes(arch, config, demand.engine_tokens, demand.concurrent),
-    }
-
-
-def slot_bytes(demand: Demand) -> int:
-    """vLLM's one slot for adapters, of the next rank that it knows, and its copy beside it."""
-    if not demand.adapted:
-        return 0
-    rank = AdapterShape(rank=demand.policy.lora.rank, layers=()).slot_rank
-    return 2 * rank * sum(map(sum, demand.adapted)) * ITEM_BYTES[demand.engine.dtype]
-
-
-def least_engine_bytes(demand: Demand) -> int:
-    """What the engine's share of a GPU must hold: weights, buffers, one longest sequence."""
-    itemsize = ITEM_BYTES[demand.engine.dtype]
-    pool = kv_pool_bytes(demand.arch, itemsize, max_tokens=demand.engine_tokens, concurrent=1)
-    return demand.arch.parameters * itemsize + slot_bytes(demand) + ENGINE_BUFFERS + pool
+def gathered_bytes(demand: Demand) -> int:
+    """What FSDP makes whole: embedding and head, a layer that computes, the next, their gradients."""
+    arch = demand.arch
+    roots = arch.embedding * (1 if arch.tied else 2)
+    summed = 4 * (roots + arch.largest_layer)  # in float32, before they are scattered
+    return demand.itemsize * (roots + 2 * arch.largest_layer) + summed
 
 
 def _on_gpu(demand: Demand, phase: str) -> Parts:
     """What the engine holds: its whole share, its weights, or what is left while it sleeps."""
     assert demand.gpu_bytes is not None
-    if phase == "update":
+    if phase == "load":  # the trainer comes first
+        return {}
+    if phase in ("gate", "update"):
         return {"engine asleep": ENGINE_ASLEEP}
     if phase == "publish":
         return {"engine weights": demand.arch.parameters * demand.itemsize + ENGINE_BUFFERS}
@@ -243,14 +165,27 @@ def _per_layer(demand: Demand) -> int:
 
 def _read_bytes(demand: Demand) -> int:
     """Weights are read as float32, which the masters then are; where there are none, they go."""
+    if demand.gpu_bytes is not None:  # read in the host's memory
+        return _moved_bytes(demand)
     kept = demand.full_states and not demand.adapted
     return 0 if kept else 4 * demand.arch.parameters
+
+
+def _moved_bytes(demand: Demand) -> int:
+    """What comes to a GPU in float32 and does not stay: with FSDP layer by layer."""
+    arch = demand.arch
+    if demand.shards > 1:
+        return 4 * max(arch.embedding * (1 if arch.tied else 2), arch.largest_layer)
+    stays = demand.full_states and not demand.optimizer.offload
+    return 0 if stays or demand.adapted else (4 - demand.itemsize) * arch.parameters
 
 
 def _gate_bytes(demand: Demand) -> int:
     """A float32 copy made of a copy; a few of its layers with two sets of gradients; their logits."""
     arch = demand.arch
-    copies = (4 + demand.itemsize) * arch.parameters
+    copies = 4 * arch.parameters
+    # A copy of a copy, or what is gathered of a sharded model, tensor by tensor.
+    copies += demand.itemsize * (arch.parameters if demand.shards == 1 else arch.embedding)
     kinds = 2 if arch.sparse_layers else 1
     few = arch.embedding * (1 if arch.tied else 2) + kinds * arch.largest_layer
     tokens = min(GATE_TOKENS, demand.lengths.mean)

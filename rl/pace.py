@@ -2,7 +2,7 @@
 
 Counted are the products of the layers' matrices at unique tokens (a prompt once a group), those of
 attention and of the head, and the bytes that move in decoding, in the optimizer's step and in a
-publish. Scoring and evaluation are left out.
+publish. Of several GPUs it is one's share; their traffic, scoring and evaluation are left out.
 
 Names: N parameters.
 """
@@ -10,7 +10,8 @@ Names: N parameters.
 from dataclasses import dataclass
 
 from rl.architecture import Architecture
-from rl.memory import Demand
+from rl.engine_memory import cached_tokens
+from rl.workload import Demand
 from rollouts.device_memory import kv_pool_bytes
 
 UPDATE_EFFICIENCY = 0.45
@@ -89,6 +90,7 @@ def _update_s(demand: Demand, work: Round, speed: Speed) -> float:
     moved = _trained(demand) * (9 * item + demand.itemsize)
     unique = work.groups * demand.lengths.prompt + sampled_tokens(demand, work)
     layers = -(-unique // demand.policy.micro_batch_tokens) * demand.arch.num_hidden_layers
+    moved /= demand.shards
     return computing + layers * LAYER_S + work.updates * moved / speed.bandwidth
 
 
@@ -97,6 +99,9 @@ def _sample_s(demand: Demand, work: Round, speed: Speed) -> float:
     arch, lengths = demand.arch, demand.lengths
     sequences = work.groups * demand.group_size
     concurrent = min(demand.concurrent, sequences)
+    if demand.gpu_bytes is not None:  # as many as find room at their mean length
+        fit = cached_tokens(demand) // (lengths.prompt + lengths.mean)
+        concurrent = max(1, min(concurrent, fit))
     sampled = sampled_tokens(demand, work)
     steps = max(lengths.longest, sampled / concurrent)
     met = arch.computed + arch.embedding

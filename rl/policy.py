@@ -260,22 +260,19 @@ class Policy:
         if self.sharded:
             config = copy.deepcopy(self.model.config)
             exact = AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(self.device)
-            exact.load_state_dict(self._whole_state())
+            own = exact.state_dict()
+            for name, tensor in self._whole_state():  # one at a time: two copies would not fit
+                own[name].copy_(tensor)
         else:
             exact = copy.deepcopy(self.model).float()
             use_plain_linear(exact)
         exact.set_attn_implementation(plain_attention(exact))
         return exact.eval()
 
-    def _whole_state(self) -> dict[str, Tensor]:
-        """The state in the compute dtype, by transformers' names, adapters left out."""
-        state = base_state(self.model)
-        if not self.sharded:
-            return state
-        return {
-            name: gathered(local(t).to(self.dtype), t).to(self.device) if is_sharded(t) else t
-            for name, t in state.items()
-        }
+    def _whole_state(self) -> Iterator[tuple[str, Tensor]]:
+        """Name and value of each tensor in the compute dtype, made when its turn comes."""
+        for name, t in base_state(self.model).items():
+            yield name, gathered(local(t).to(self.dtype), t) if is_sharded(t) else t
 
     def _trained(self) -> dict[str, nn.Parameter]:
         return {n: p for n, p in self.model.named_parameters() if p.requires_grad}

@@ -1,7 +1,6 @@
 """vLLM in this process: sample, publish weights, prove them. The only file that imports vllm.
 
-Leaves out, on purpose, a server and processes of its own; `rollouts/process.py` sets what
-must be set before Python starts.
+Leaves out a server and processes of its own; `rollouts/process.py` has what is set before Python.
 """
 
 import os
@@ -15,7 +14,7 @@ import torch._dynamo
 
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
-from vllm import LLM, SamplingParams
+from vllm import LLM, SamplingParams, __version__
 from vllm.config import ModelConfig
 from vllm.inputs import TokensPrompt
 from vllm.lora.request import LoRARequest
@@ -24,6 +23,7 @@ from vllm.sampling_params import RequestOutputKind
 
 from rollouts.adapters import AdapterShape, AdapterSlot, prove_adapter, use_one_adapter
 from rollouts.caller_state import caller_state
+from rollouts.cures import cures_for
 from rollouts.device_memory import device_settings
 from rollouts.proof import Proof, WeightProofError, prove
 from rollouts.rollout import Completion, Request
@@ -66,6 +66,7 @@ class Engine:
             torch._dynamo.config.disable = True  # vLLM's small kernels too; compiling wants g++.
         concurrent = min(config.max_concurrent, num_requests)
         settings = device_settings(model, config, max_tokens, concurrent)
+        self._cures = cures_for(__version__, model)
         self.kv_pool_bytes = settings.get("kv_cache_memory_bytes", 0)
         with caller_state():
             self._llm = LLM(
@@ -78,8 +79,11 @@ class Engine:
                 seed=0,
                 disable_log_stats=True,
                 **settings,
+                **self._cures.settings,
                 **(adapter.settings if adapter else {}),
             )
+            if fault := self._llm.apply_model(self._cures.start)[0]:
+                raise EngineError(f"vLLM {__version__} cannot compute this model: {fault}")
             if adapter and not torch.cuda.is_available():
                 self._llm.apply_model(use_one_adapter)
         self._core = self._llm.llm_engine
@@ -199,6 +203,7 @@ class Engine:
     def wake(self, *parts: Literal["weights", "kv_cache"]) -> None:
         """Take back memory for `parts`, staged: weights, publish, then kv_cache. Nothing to do on CPU."""
         if tags := [part for part in parts if part in self._asleep]:
+            torch.cuda.empty_cache()  # what the trainer freed, but its allocator still holds
             self._llm.wake_up(tags=tags)
             self._asleep.difference_update(tags)
 
@@ -214,7 +219,8 @@ class Engine:
                     self._slot.load(published, version)
                 else:
                     iterator = {"weights_iterator": iter(published.items())}
-                    self._llm.collective_rpc("reload_weights", kwargs=iterator)
+                    with self._cures.reload(self._llm.apply_model):
+                        self._llm.collective_rpc("reload_weights", kwargs=iterator)
                 self._llm.reset_prefix_cache()
                 self._llm.update_weight_version(str(version))
             except Exception as error:

@@ -1,9 +1,14 @@
-"""A model's config.json, found without fetching, converting or importing anything heavy."""
+"""A model's config.json, found without fetching, converting or importing anything heavy.
+
+And what in it keeps a model from being a policy: told before its weights are read.
+"""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rollouts.known_models import KNOWN_MODELS
 from rollouts.models import DEFAULT_KEY, DEFAULT_MODEL, ModelError, cache_folder
 
 DEFAULT_CONFIG: dict[str, Any] = {
@@ -19,9 +24,53 @@ DEFAULT_CONFIG: dict[str, Any] = {
 }
 """Of the default model, which may not have been fetched yet."""
 
+AGREED: dict[str, Any] = {
+    "topk_method": "noaux_tc",
+    "scoring_func": "sigmoid",
+    "moe_layer_freq": 1,
+    "rope_interleave": True,
+}
+"""Of DeepSeek-V3: what transformers computes whatever its config.json says and vLLM reads there, or
+the other way round. The first two may not be left out, since vLLM then takes others."""
+CPU_LATENT = (512, 64)
+"""kv_lora_rank and qk_rope_head_dim that vLLM's kernel for CPUs computes."""
+
+
+def policy_fault(fields: Mapping[str, Any], *, lora: bool, cuda: bool) -> str | None:
+    """Why the model of a config.json cannot be trained on this device, in words; None if it can."""
+    if quantisation := fields.get("quantization_config"):
+        method = quantisation.get("quant_method", "some method")
+        return (
+            f"its weights are quantised ({method}), which cannot be trained: convert the checkpoint "
+            "to bfloat16 first, and its config.json must then hold no quantization_config"
+        )
+    if fields.get("model_type") == "deepseek_v3":
+        for name, agreed in AGREED.items():
+            if (given := fields.get(name, None if isinstance(agreed, str) else agreed)) != agreed:
+                return (
+                    f"its config.json has {name} {given!r}, by which trainer and engine would "
+                    f"compute differently: only {agreed!r} can be trained"
+                )
+    if cuda:
+        return None
+    if lora and any(fields.get(name) for name in ("n_routed_experts", "num_experts")):
+        return (
+            "policy.lora.rank cannot be used with experts on a CPU, where vLLM applies no adapters "
+            "to such a model: train its full weights"
+        )
+    latent = (fields.get("kv_lora_rank"), fields.get("qk_rope_head_dim"))
+    if latent[0] and latent != CPU_LATENT:
+        return (
+            f"its latent attention has kv_lora_rank {latent[0]} and qk_rope_head_dim {latent[1]}: "
+            "vLLM computes only 512 and 64 on a CPU"
+        )
+    return None
+
 
 def read_model_config(name: str) -> dict[str, Any]:
     """The config.json of a model as a recipe names it: a folder, the default, a cached hub id.
+
+    Of a model that a preset names, and that is not in the cache, what a plan needs of it.
 
     Raises:
         ModelError: There is none on this machine, or it is no JSON object.
@@ -39,7 +88,10 @@ def read_model_config(name: str) -> dict[str, Any]:
             "that the .gguf file was made from"
         )
     else:
-        file = _in_hub_cache(name)
+        found = _in_hub_cache(name)
+        if found is None:
+            return dict(KNOWN_MODELS[name].config)
+        file = found
     try:
         config = json.loads(file.read_text())
     except OSError as error:
@@ -51,8 +103,8 @@ def read_model_config(name: str) -> dict[str, Any]:
     return config
 
 
-def _in_hub_cache(name: str) -> Path:
-    """Where the hub's own cache keeps it."""
+def _in_hub_cache(name: str) -> Path | None:
+    """Where the hub's own cache keeps it; None if a known model is not there."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -60,9 +112,11 @@ def _in_hub_cache(name: str) -> Path:
         found = try_to_load_from_cache(name, "config.json")
     except HFValidationError as error:
         raise ModelError(f"model {name!r}: no such folder, and no hub id") from error
-    if not isinstance(found, str):
-        raise ModelError(
-            f"model {name!r}: no such folder, and not in the local cache of the Hugging Face hub; "
-            f"`hf download {name} config.json` is enough to plan with, or a folder with config.json"
-        )
-    return Path(found)
+    if isinstance(found, str):
+        return Path(found)
+    if name in KNOWN_MODELS:
+        return None
+    raise ModelError(
+        f"model {name!r}: no such folder, and not in the local cache of the Hugging Face hub; "
+        f"`hf download {name} config.json` is enough to plan with, or a folder with config.json"
+    )

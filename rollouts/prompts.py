@@ -70,7 +70,7 @@ class Renderer:
                 "prompts.template is 'chat', but this model's tokenizer has no chat template: "
                 "use --prompts.template r1_zero or plain"
             )
-        messages = _messages(problem, self.config.system)
+        messages = messages_of(problem, self.config.system)
         return self.tokenizer.apply_chat_template(
             messages,
             tokenize=False,
@@ -79,19 +79,20 @@ class Renderer:
         )
 
 
+def messages_of(problem: Problem, system: str | None) -> list[dict[str, str]]:
+    """A problem as a conversation, behind a system message where there is one."""
+    messages = [{"role": "system", "content": system}] if system is not None else []
+    if isinstance(problem.prompt, str):
+        return [*messages, {"role": "user", "content": problem.prompt}]
+    return [*messages, *problem.prompt]
+
+
 def fitting(
     problems: Sequence[Problem], ids: Callable[[Problem], tuple[int, ...]], max_prompt_tokens: int
 ) -> tuple[list[Problem], int]:
     """Problems whose prompt has at most `max_prompt_tokens` ids, and how many were left out."""
     kept = [problem for problem in problems if len(ids(problem)) <= max_prompt_tokens]
     return kept, len(problems) - len(kept)
-
-
-def _messages(problem: Problem, system: str | None) -> list[dict[str, str]]:
-    messages = [{"role": "system", "content": system}] if system is not None else []
-    if isinstance(problem.prompt, str):
-        return [*messages, {"role": "user", "content": problem.prompt}]
-    return [*messages, *problem.prompt]
 
 
 def _question(problem: Problem) -> str:

@@ -3,16 +3,20 @@
 Checksums of parameters say nothing where the engine computes with packed copies of them (on
 CPU every linear layer). So each packed layer is applied to the identity matrix, which gives
 back the exact weights it multiplies by; whatever is not packed is read directly. Both are
-compared bit for bit with the published tensors.
+compared bit for bit with the published tensors; what is made of several or of parts of them, as
+latent attention and experts do, is told by rollouts/derived.py.
 
 Works on any module tree with vLLM's `packed_modules_mapping`; leaves out tensor parallelism.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
+
+from rollouts.derived import Held, derived_tensors
 
 _IDENTITY_ROWS = 4096
 
@@ -41,38 +45,41 @@ def prove(
     Returns (tensors compared, tensors in all). Raises WeightProofError naming the first
     difference, a published tensor the engine has no place for, or one it holds unpublished.
     """
-    mapping = getattr(model, "packed_modules_mapping", {})
     tensors = _engine_tensors(model, published)
-    sources = {name: _published_names(name, published, mapping) for name in tensors}
-    _check_coverage(sources, published)
+    _check_coverage({name: held.sources for name, held in tensors.items()}, published)
     names = sorted(tensors)
     chosen = [name for index, name in enumerate(names) if index % num_parts == part % num_parts]
     for name in chosen:
-        _prove_tensor(name, tensors[name], [published[source] for source in sources[name]])
+        _prove_tensor(name, tensors[name], published)
     return len(chosen), len(names)
 
 
-def _prove_tensor(name: str, held: tuple[nn.Module, str], expected: list[torch.Tensor]) -> None:
+def _prove_tensor(name: str, held: Held, published: Mapping[str, torch.Tensor]) -> None:
     """One of the engine's; what it is compared with may have been made for it and goes with it."""
-    for actual in _copies(*held):
+    expected = held.expect([published[source] for source in held.sources])
+    for actual in held.read():
         _compare(name, actual, expected)
 
 
-def _engine_tensors(
-    model: nn.Module, published: Mapping[str, torch.Tensor]
-) -> dict[str, tuple[nn.Module, str]]:
-    """Every parameter of the engine's model, and the buffers that a checkpoint holds, by name.
+def _engine_tensors(model: nn.Module, published: Mapping[str, torch.Tensor]) -> dict[str, Held]:
+    """What the engine's model computes with, by name: parameters, and what it makes of others.
 
-    A layer that vLLM has wrapped for LoRA has its plain name.
+    Of buffers those that a checkpoint holds. A layer that vLLM has wrapped for LoRA has its plain
+    name.
     """
-    found = {}
+    mapping = getattr(model, "packed_modules_mapping", {})
+    try:
+        found = dict(derived_tensors(model))
+    except ValueError as error:
+        raise WeightProofError(f"{error}: this architecture cannot be proved yet") from error
     for prefix, module in model.named_modules():
         plain = prefix.removesuffix(".base_layer")
         names = {name: f"{plain}.{name}" for name in (*module._parameters, *module._buffers)}
         for name, full in names.items():
-            held = getattr(module, name) is not None
+            held = getattr(module, name) is not None and full not in found
             if held and (name in module._parameters or full in published):
-                found[full] = (module, name)
+                sources = _published_names(full, published, mapping)
+                found[full] = Held(read=partial(_copies, module, name), sources=sources)
     return found
 
 
@@ -92,7 +99,7 @@ def _published_names(
 
 
 def _check_coverage(
-    sources: Mapping[str, list[str]], published: Mapping[str, torch.Tensor]
+    sources: Mapping[str, Sequence[str]], published: Mapping[str, torch.Tensor]
 ) -> None:
     held = {source for names in sources.values() for source in names}
     if missing := sorted(held - set(published)):
@@ -118,10 +125,11 @@ def _copies(module: nn.Module, name: str) -> Iterator[torch.Tensor]:
     if value.numel() or not packed:
         yield value
     if packed:
-        yield _unpack(module, value)
+        yield unpacked(module, value)
 
 
-def _unpack(layer: nn.Module, value: torch.Tensor) -> torch.Tensor:
+def unpacked(layer: nn.Module, value: torch.Tensor) -> torch.Tensor:
+    """The weight that a packed linear layer multiplies by; `value` is the plain one, or empty."""
     width = _input_width(layer, value)
     rows = torch.arange(width)
     columns = []
@@ -150,6 +158,10 @@ def _compare(name: str, actual: torch.Tensor, expected: list[torch.Tensor]) -> N
     start = 0
     for tensor in expected:
         held = actual[start : start + tensor.shape[0]]
+        if torch.promote_types(held.dtype, tensor.dtype) != held.dtype:
+            raise WeightProofError(
+                f"{name}: the engine holds {held.dtype}, published was {tensor.dtype}"
+            )
         wanted = tensor.to(device=held.device, dtype=held.dtype)
         if not torch.equal(held, wanted):
             raise WeightProofError(difference(name, held, wanted))

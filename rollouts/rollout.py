@@ -75,6 +75,11 @@ class Completion:
     finish: str
     version: int
 
+    @property
+    def num_tokens(self) -> int:
+        """How many were sampled."""
+        return len(self.token_ids)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TokenArrays:

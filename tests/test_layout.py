@@ -18,7 +18,8 @@ VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "manager"
 # These never import torch: rewards and eval as a whole, and the plain half of rollouts.
 PLAIN_ROLLOUTS = (
     "rollout", "sampler", "seeds", "prompts", "process", "models", "collect", "ledger", "records",
-    "timeline",
+    "timeline", "trials", "completions", "endpoint", "endpoint_config",
+    "rejection", "cold_start",
     "device_memory", "model_config",
 )  # fmt: skip
 FILES = sorted(

@@ -5,7 +5,8 @@ import pytest
 from recipes.algorithms import ALGORITHMS
 from recipes.config import from_yaml, to_yaml
 from recipes.preflight import check_config
-from recipes.presets import PRESETS, quickstart
+from recipes.presets import QUICKSTART_PRESETS as PRESETS
+from recipes.presets import quickstart
 from rewards.compose import dapo_reward
 from rewards.length import soft_overlong_reward
 from rewards.problem import Problem, Response, Score, Verdict

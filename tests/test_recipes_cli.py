@@ -130,8 +130,9 @@ HELP = "; see python -m recipes.quickstart --help"
         ),
         (
             "r1_zro",
-            "unknown preset 'r1_zro'; did you mean 'r1_zero'? Presets are quickstart, r1_zero, "
-            "r1_zero_tiny, grpo, dr_grpo, dapo, gspo, cispo, sapo, dppo, maxrl, rloo, lite_ppo",
+            "unknown preset 'r1_zro'; did you mean 'r1_zero'? Presets are quickstart, "
+            "r1_zero_tiny, grpo, dr_grpo, dapo, gspo, cispo, sapo, dppo, maxrl, rloo, lite_ppo, "
+            "r1_zero, qwen2.5-32b, qwen2.5-7b, qwen2.5-1.5b, qwen2.5-0.5b, t4",
         ),
         (
             "--best-prompt False",
@@ -290,3 +291,25 @@ def test_a_process_ends_with_code_2_and_one_line(tmp_path: Path):
         done.stderr == "error: unknown field --train.num-round; did you mean --train.num-rounds?\n"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_two_recipes_have_means_the_recipes_own():
+    from recipes.presets import RECIPES
+
+    own = {
+        recipe: read_config(split_command(["dapo"], recipe, "dapo", list(known)), known)
+        for recipe, known in RECIPES.items()
+    }
+    assert own["r1_zero"].model == "Qwen/Qwen2.5-32B"
+    assert own["quickstart"].model == "smollm2-135m-instruct"
+    assert own["r1_zero"].loss == own["quickstart"].loss
+
+
+def test_help_tells_what_is_known_of_the_preset(capsys: pytest.CaptureFixture[str]):
+    from recipes.cli import start
+
+    with pytest.raises(SystemExit):
+        start("r1_zero", "r1_zero", ["t4", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "hardware: one T4 with 16 GB" in shown
+    assert "state: never run here" in shown

@@ -22,7 +22,7 @@ KEPT: list = []  # vLLM's engines: freeing one would tear down the state of the 
 # Runs the command, and kills it with SIGKILL in the middle of writing its COUNTth line.
 KILLER = """
 import os, signal, sys
-from eval.completions import JsonLines
+from rollouts.completions import JsonLines
 append, left = JsonLines.append, int(os.environ["KILL_AT"])
 def watched(self, row):
     global left

@@ -301,3 +301,19 @@ def test_sliding_window_is_read_as_transformers_writes_it():
     assert sliding_window(config(sliding_window=512)) == 512
     assert sliding_window(config(sliding_window=512, layer_types=mixed)) == 512
     assert sliding_window(config(sliding_window=512, layer_types=mixed[1:])) is None
+
+
+def test_the_engine_sleeps_while_a_float32_copy_is_there(engine, tiny_model, monkeypatch):
+    calls = []
+    planted = Planted(
+        engine,
+        sleep=lambda: calls.append("sleep"),
+        wake=lambda *parts: calls.append(("wake", *parts)),
+    )
+    compare = recipes.gating.compare_logprobs
+    monkeypatch.setattr(
+        recipes.gating, "compare_logprobs", lambda *a: (calls.append("compare"), compare(*a))[1]
+    )
+    config = make_config("float32")
+    pass_gate(config, *start(planted, tiny_model, config))
+    assert calls == ["sleep", "compare", ("wake", "weights", "kv_cache")]

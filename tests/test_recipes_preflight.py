@@ -43,6 +43,7 @@ def changed(config: RunConfig, section: str, **values: Any) -> RunConfig:
 def test_presets_pass_and_draw_no_countdown_problems(name: str, monkeypatch: pytest.MonkeyPatch):
     # 100,000 of them take most of a minute, and a wrong model name is to be said at once.
     monkeypatch.setattr(Countdown, "problems", lambda *_: pytest.fail("problems were drawn"))
+    monkeypatch.setattr(Dataset, "problems", lambda *_: [PROBLEM])  # these are on the hub
     check_config(PRESETS[name]())
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from recipes.presets import PRESETS, r1_zero
+from recipes.papers import r1_zero
+from recipes.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
 TENSORBOARD = importlib.util.find_spec("tensorboard") is not None

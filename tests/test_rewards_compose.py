@@ -87,7 +87,7 @@ def test_r1_zero_weighs_accuracy_and_format_equally(text, value, verdict, accura
             {"accuracy": 1.0, "format": 1.0, "language": 1.0},
         ),
         # Two English words and two Chinese characters.
-        ("we add 三五</think>8", 1.5, {"accuracy": 1.0, "format": 0.0, "language": 0.5}),
+        ("we add 三五</think>8", 2.5, {"accuracy": 1.0, "format": 1.0, "language": 0.5}),
         ("</think>9", 0.0, {"accuracy": 0.0, "format": 0.0, "language": 0.0}),
     ],
 )

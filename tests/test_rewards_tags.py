@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.problem import Problem, Response, Verdict
-from rewards.tags import format_reward
+from rewards.tags import format_reward, think_summary_reward
 
 PROBLEM = Problem(id="test/1", prompt="What is 3 + 5?", answer="8", source="test")
 
@@ -82,3 +82,33 @@ def accepts(pieces):
 
 def test_a_megabyte_of_tags_comes_back():
     assert score("<think>" * 150_000).value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("<think>3 + 5</think>It is \\boxed{8}.", 1.0),
+        ("\n<think>\na\n</think>\n\nb", 1.0),
+        ("<think>a</think><answer>8</answer>", 1.0),
+        ("", 0.0),
+        ("It is 8.", 0.0),
+        ("<think>a</think>", 0.0),
+        ("<think>a</think>\n", 0.0),
+        ("<think></think>8", 0.0),
+        ("<think> </think>8", 0.0),
+        ("so <think>a</think>8", 0.0),
+        ("<think>a 8", 0.0),
+        ("a</think>8", 0.0),
+        ("<think>a</think>b</think>8", 0.0),
+        ("<think>a<think>b</think>8", 0.0),
+        ("</think>a<think>8", 0.0),
+    ],
+)
+def test_a_chain_of_thought_and_a_summary(text, value):
+    score = think_summary_reward(PROBLEM, Response(text=text))
+    assert (score.value, score.parts) == (value, {"format": value})
+    assert score.verdict is (Verdict.CORRECT if value else Verdict.MALFORMED)
+
+
+def test_the_chains_tag_may_be_prefilled():
+    assert think_summary_reward(PROBLEM, Response(text="a</think>8", prefill="<think>")).value == 1

@@ -12,11 +12,13 @@ from rollouts.tasks.general import General
 from rollouts.tasks.instructions import Instructions
 from rollouts.tasks.programs import HumanEval, Mbpp, Programs
 from rollouts.tasks.reasoning_gym import ReasoningGym
+from rollouts.tasks.steps import Steps
 from rollouts.tasks.verifiers import Verifiers
 
 SingleTask = (
     Arithmetic
     | Countdown
+    | Steps
     | Gsm8k
     | Competition
     | Dataset

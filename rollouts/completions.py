@@ -1,6 +1,6 @@
 """What was sampled and how it was graded, kept as it happens: whole lines, and nothing twice.
 
-Two files a benchmark, a JSON object a line: COMPLETIONS, written when a completion ends, and
+Two files a trial, a JSON object a line: COMPLETIONS, written when a completion ends, and
 GRADES, written when its verdict is known. A killed process leaves at most one line without its
 end, which is dropped when the file is opened again.
 """
@@ -8,7 +8,7 @@ end, which is dropped when the file is opened again.
 import errno
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from rewards.problem import Score, Verdict
 COMPLETIONS, GRADES = "completions.jsonl", "grades.jsonl"
 
 Key = tuple[str, int]
-"""(problem id, sample index): which completion of a benchmark."""
+"""(problem id, sample index): which completion of a trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +99,7 @@ class JsonLines:
 
 
 class Store:
-    """The two files of one benchmark, and what of them is needed in memory.
+    """The two files of one trial, and what of them is needed in memory.
 
     Attributes:
         completions: Without their ids, and without the text of those that are graded.
@@ -154,10 +154,44 @@ class Store:
         self.completions[saved.key] = replace(saved, text="") if graded else saved
 
 
+class Texts:
+    """The texts of a store's completions, read from its file when they are wanted.
+
+    Example: `texts = Texts(folder)`, then once over `texts`, which tells where each stands, and
+    `texts["gsm8k/17", 2].text` for those that are wanted again.
+    """
+
+    def __init__(self, folder: Path):
+        self._path = folder / COMPLETIONS
+        self._starts: dict[Key, int] = {}
+
+    def __iter__(self) -> Iterator[Saved]:
+        """Every whole completion, as they finished."""
+        start = 0
+        with self._path.open("rb") as lines:
+            for line in lines:
+                if line.endswith(b"\n"):
+                    saved = _saved(line)
+                    self._starts[saved.key] = start
+                    yield saved
+                start += len(line)
+
+    def __getitem__(self, key: Key) -> Saved:
+        """One that was passed before."""
+        with self._path.open("rb") as file:
+            file.seek(self._starts[key])
+            return _saved(file.readline())
+
+
+def _saved(line: bytes) -> Saved:
+    row = json.loads(line)
+    return Saved(**{**row, "token_ids": tuple(row["token_ids"])})
+
+
 def _take(line: bytes, place: str, take: Callable[[dict[str, Any]], None]) -> None:
     try:
         take(json.loads(line))
     except (ValueError, TypeError, LookupError) as error:
         raise ValueError(
-            f"{place}: not a line that evaluation wrote; remove it, and what it held is made again"
+            f"{place}: not a line that was written here; remove it, and what it held is made again"
         ) from error

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from eval.completions import Store
 from eval.standings import standing_of
-from eval.trials import Trial, run_trials
 from rewards.pool import RewardPool, ScoringConfig
 from rewards.problem import Problem, Response, Score, Verdict
 from rewards.scorer import Inline
 from rollouts.collect import GraderFailureError
+from rollouts.completions import Store
 from rollouts.rollout import Completion, Request, Sampling
 from rollouts.seeds import request_seed
+from rollouts.trials import Trial, run_trials
 
 
 class Killed(Exception):
@@ -94,9 +94,21 @@ def test_every_request_once_with_its_own_seed(tmp_path: Path):
     by_id = {request.id: request for request in sampler.asked}
     assert by_id["model/a/a/2/3"].seed == request_seed(5, "a/2", 3)
     assert by_id["model/a/a/2/3"].token_ids == (1, 2, 5)
+    assert TRIALS[0].key_of("model/a/a/2/3") == ("a/2", 3)
     assert [len(store.grades) for store in stores] == [12, 8]
     assert (progress.num_requests, progress.num_sampled, progress.num_graded) == (20, 20, 20)
     assert progress.num_tokens == 20  # a digit each
+
+
+def test_only_the_samples_that_are_named_are_asked(tmp_path: Path):
+    only = frozenset({("a/0", 3), ("a/2", 1)})
+    sampler = ScriptedSampler()
+    (store,), progress = run(tmp_path, sampler, trials=[replace(TRIALS[0], only=only)])
+    assert sorted(request.id for request in sampler.asked) == ["model/a/a/0/3", "model/a/a/2/1"]
+    assert store.completions.keys() == store.grades.keys() == only
+    assert replace(TRIALS[0], only=only).num_requests == progress.num_requests == 2
+    # The seed is that of the sample among all.
+    assert store.completions["a/2", 1].seed == request_seed(5, "a/2", 1)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 7, 19])

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from eval.completions import COMPLETIONS, GRADES, JsonLines, Saved, Store
 from rewards.problem import Score, Verdict
+from rollouts.completions import COMPLETIONS, GRADES, JsonLines, Saved, Store, Texts
 
 SAVED = Saved(
     problem="p/1", sample=0, seed=7, num_tokens=2, finish="stop", text="8", token_ids=(40, 2)
@@ -38,6 +38,17 @@ def test_what_is_written_is_read_again(tmp_path: Path):
     assert after.grades[("p/1", 0)].parts == {"accuracy": 1.0}
     lines = (tmp_path / COMPLETIONS).read_bytes().splitlines()
     assert json.loads(lines[0])["token_ids"] == [40, 2]
+
+
+def test_texts_of_graded_completions_are_read_from_the_file(tmp_path: Path):
+    filled(tmp_path)
+    texts = Texts(tmp_path)
+    second = replace(SAVED, sample=1, text="nine\u2028\ud800\x1b[31m")
+    assert list(texts) == [SAVED, second]
+    assert (texts["p/1", 1], texts["p/1", 0]) == (second, SAVED)
+    file = tmp_path / COMPLETIONS
+    file.write_bytes(file.read_bytes()[:-1])
+    assert list(Texts(tmp_path)) == [SAVED]
 
 
 @pytest.mark.parametrize("cut", [1, 5, 40])
@@ -77,7 +88,7 @@ def test_a_line_that_is_not_ours_is_named(tmp_path: Path, name: str, line: str):
     file.write_text(f"{file.read_text()}{line}\n")
     number = len(file.read_text().splitlines())
     with pytest.raises(
-        ValueError, match=f"{name}, line {number}: not a line that evaluation wrote"
+        ValueError, match=f"{name}, line {number}: not a line that was written here"
     ):
         Store(tmp_path)
 

@@ -1,7 +1,7 @@
-"""A benchmark put to a model: what is asked, and the sampling of many of them in one stream.
+"""Problems put to a model: what is asked, and the sampling of many such trials in one stream.
 
 Grading goes on in the scorer's processes while the engine samples; both are kept as they happen
-(eval/completions.py), so that a killed process goes on without sampling anything again.
+(rollouts/completions.py), so that a killed process goes on without sampling anything again.
 """
 
 import hashlib
@@ -14,43 +14,58 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol as Interface
 
-from eval.completions import Key, Saved, Store
 from rewards.problem import Problem, Response, Score, Verdict
 from rewards.scorer import Scorer, TimedFuture
 from rollouts.collect import GraderHealth
-from rollouts.rollout import Completion, Request, Sampling
+from rollouts.completions import Key, Saved, Store
+from rollouts.rollout import Request, Sampling
 from rollouts.seeds import request_seed
 
 ANY_VERSION = -1
 """An engine that has published nothing holds the checkpoint that it loaded: what is measured."""
 
 
-class Samples(Interface):
-    """What answers requests: an engine."""
+class Finished(Interface):
+    """What a completion must say of itself; one that comes over HTTP has no ids."""
 
-    def sample(self, requests: Sequence[Request]) -> Iterator[Completion]:
+    request_id: str
+    token_ids: tuple[int, ...]
+    text: str
+    finish: str
+
+    @property
+    def num_tokens(self) -> int:
+        """Sampled tokens, the end token included."""
+        ...
+
+
+class Samples(Interface):
+    """What answers requests: an engine, or a server (rollouts/endpoint.py)."""
+
+    def sample(self, requests: Sequence[Request]) -> Iterator[Finished]:
         """One completion a request, as they finish."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One benchmark, asked of one model in one way.
+    """A benchmark, or other problems, asked of one model in one way.
 
     Example: 30 problems of AIME with 64 samples each are 1,920 requests, whose seeds derive from
     (seed, problem id, sample index).
 
     Attributes:
         name: Of the trial; unique among those that are sampled together.
-        benchmark: Its name.
+        benchmark: Its name, or the task's.
         problems: With unique ids.
-        prompts: Ids of each, in the same order.
+        prompts: Ids of each, in the same order; empty ones for a server, which has its own.
         num_samples: n.
         seed: What request seeds derive from.
         prefill: What the template wrote of the answer.
         counted: What of a completion's text is graded.
         answer_of: The answer that a text votes for; None where answers do not vote.
         format_of: Whether a text has the format that the template asks for; None if it asks for none.
+        only: The samples that are asked for; None for all.
     """
 
     name: str
@@ -64,11 +79,12 @@ class Trial:
     counted: Callable[[str], str] = str
     answer_of: Callable[[str], str | None] | None = None
     format_of: Callable[[str], bool] | None = None
+    only: frozenset[Key] | None = None
 
     @property
     def num_requests(self) -> int:
-        """Problems times samples."""
-        return len(self.problems) * self.num_samples
+        """Problems times samples, unless only some are asked for."""
+        return len(self.problems) * self.num_samples if self.only is None else len(self.only)
 
     @property
     def max_tokens(self) -> int:
@@ -92,6 +108,8 @@ class Trial:
         """Every request with its key; the samples of a problem follow each other."""
         for problem, prompt in zip(self.problems, self.prompts, strict=True):
             for i in range(self.num_samples):
+                if self.only is not None and (problem.id, i) not in self.only:
+                    continue
                 request = Request(
                     id=f"{self.name}/{problem.id}/{i}",
                     token_ids=prompt,
@@ -100,6 +118,11 @@ class Trial:
                     min_version=ANY_VERSION,
                 )
                 yield (problem.id, i), request
+
+    def key_of(self, request_id: str) -> Key:
+        """Which completion a request of this trial asks for."""
+        problem, _, sample = request_id.removeprefix(f"{self.name}/").rpartition("/")
+        return problem, int(sample)
 
     def response(self, saved: Saved) -> Response:
         """What is graded of a completion."""
@@ -226,12 +249,12 @@ def run_trials(
         grading.close()
 
 
-def _saved(key: Key, seed: int, completion: Completion) -> Saved:
+def _saved(key: Key, seed: int, completion: Finished) -> Saved:
     return Saved(
         problem=key[0],
         sample=key[1],
         seed=seed,
-        num_tokens=len(completion.token_ids),
+        num_tokens=completion.num_tokens,
         finish=completion.finish,
         text=completion.text,
         token_ids=completion.token_ids,

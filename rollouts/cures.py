@@ -1,0 +1,145 @@
+"""What vLLM gets wrong for latent attention and experts (DeepSeek-V3), cured for the versions seen.
+
+A cure is applied only where its fault was seen: vLLM 0.32 on a CPU. With another version none is,
+and nothing is taken on trust either: `rotation_fault` compares the rotation when an engine starts,
+and the proof (rollouts/derived.py) reads experts, routers and latent matrices back at each publish.
+
+Takes vLLM's objects as they are and imports nothing of it. Leaves out FP8 and expert parallelism.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import linear
+
+from rollouts.model_config import read_model_config
+from rollouts.proof import unpacked
+
+logger = logging.getLogger(__name__)
+
+SEEN = "0.32."
+"""Versions of vLLM in which the faults were seen begin so."""
+ROTATION_GAP = 0.1
+"""Rounding to bfloat16 moves numbers of std 1 by a few hundredths; a wrong rotation by 1 and more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cures:
+    """Which faults of an engine are cured; all False where none was seen.
+
+    Attributes:
+        attention: On CPUs with AMX vLLM prefers a latent attention that refuses float32, and whose
+            second sampling after a reload dies. The plain one is asked for.
+        rotation: The rotary operator turns the queries of latent attention wrongly, since they are
+            a view into longer ones. PyTorch's operations do it.
+        experts: A reload leaves the routed experts as they came, for a kernel that reads them
+            packed. The kernel is made anew, which packs them.
+        gates: Routers round their logits to 16 bits, so that other experts win than in the
+            trainer. They compute in float32.
+    """
+
+    attention: bool = False
+    rotation: bool = False
+    experts: bool = False
+    gates: bool = False
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What vLLM is told at its start."""
+        told: dict[str, Any] = {}
+        if self.attention:
+            told["attention_config"] = {"backend": "CPU_MLA"}
+        if self.rotation:
+            told["compilation_config"] = {"custom_ops": ["-rotary_embedding"]}
+        return told
+
+    def start(self, model: nn.Module) -> str | None:
+        """Cure a model that was just loaded; gives what it computes wrongly all the same, or None."""
+        self._mend_gates(model)
+        return rotation_fault(model)
+
+    @contextmanager
+    def reload(self, apply_model: Callable[[Callable[[nn.Module], None]], Any]) -> Iterator[None]:
+        """Around a reload of weights; `apply_model` calls a function with the engine's model."""
+        apply_model(self._forget_kernels)
+        yield
+        apply_model(self._mend_gates)
+
+    def _forget_kernels(self, model: nn.Module) -> None:
+        """A reload packs the routed experts for a new kernel only."""
+        if self.experts:
+            for module in model.modules():
+                if hasattr(module, "w13_weight"):
+                    module.quant_method.moe_kernel = None
+
+    def _mend_gates(self, model: nn.Module) -> None:
+        """Let routers multiply in float32, by the weights that they have just been given."""
+        for gate in _rounding_gates(model) if self.gates else ():
+            weight = unpacked(gate, gate.weight).float()
+            gate.cpu_linear = lambda x, _, bias, weight=weight: linear(x.float(), weight, bias)
+
+
+def cures_for(version: str, model: Path) -> Cures:
+    """The cures for a version of vLLM and a checkpoint folder, where they were seen needed."""
+    latent = bool(read_model_config(str(model)).get("kv_lora_rank"))
+    if torch.cuda.is_available():
+        return Cures()
+    if not version.startswith(SEEN):
+        if latent:
+            logger.warning(
+                "vLLM %s: what %sx computes wrongly for latent attention and experts is left as it "
+                "is; each proof and the gate will tell",
+                version,
+                SEEN,
+            )
+        return Cures()
+    return Cures(attention=latent, rotation=latent, experts=True, gates=True)
+
+
+@torch.no_grad()
+def rotation_fault(model: nn.Module) -> str | None:
+    """Whether latent attention's queries are rotated otherwise than PyTorch's operations do it.
+
+    One layer is asked, since all share their angles; None if it has none, or agrees.
+    """
+    found = (m for m in model.modules() if hasattr(m, "qk_nope_head_dim") and _rotary(m))
+    layer = next(found, None)
+    if layer is None:
+        return None
+    before, width, rotary = layer.qk_nope_head_dim, layer.qk_rope_head_dim, _rotary(layer)
+    some = next(model.parameters())
+    draw = torch.Generator().manual_seed(0)
+    queries, keys = (
+        torch.randn(8, heads, size, generator=draw).to(some)
+        for heads, size in ((2, before + width), (1, width))
+    )
+    positions = torch.arange(8, device=some.device)
+    plain = rotary.forward_native(positions, queries[..., before:].contiguous(), keys.clone())
+    turned = rotary(positions, queries.clone()[..., before:], keys.clone())
+    gap = max(
+        (a.float() - b.float()).abs().max().item() for a, b in zip(plain, turned, strict=True)
+    )
+    if gap < ROTATION_GAP:
+        return None
+    return (
+        f"it rotates the queries of latent attention wrongly (by up to {gap:.2g}); this was cured "
+        f"for vLLM {SEEN}x on a CPU only: use that version"
+    )
+
+
+def _rotary(module: nn.Module) -> Any:
+    return getattr(module, "rotary_emb", None)
+
+
+def _rounding_gates(model: nn.Module) -> Iterator[nn.Module]:
+    """Routers whose experts are chosen by scores with a bias, in 16 bits."""
+    for module in model.modules():
+        biased = getattr(module, "e_score_correction_bias", None) is not None
+        if biased and hasattr(module, "cpu_linear") and module.weight.dtype != torch.float32:
+            yield module
