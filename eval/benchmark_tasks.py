@@ -103,7 +103,6 @@ BENCHMARKS: dict[str, Entry] = {
     "instructions": Entry(task=Instructions(), kind="own", votes=False, num_samples=16),
     "steps": Entry(task=Steps(), kind="own", num_samples=16),
     "countdown": Entry(task=Countdown(), kind="own", votes=False, num_samples=16),
-    "instructions": Entry(task=Instructions(), kind="own", votes=False, num_samples=16),
 }
 """By name, in the order in which they are shown."""
 
