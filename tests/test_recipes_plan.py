@@ -235,7 +235,7 @@ def test_several_gpus_are_a_device():
 
 
 def test_sharded_states_are_offered_no_other_precision(capsys: pytest.CaptureFixture[str]):
-    code, _, err = told(capsys, "--plan qwen2.5-7b --device 8xrtx4090")
+    code, _, err = told(capsys, "--plan qwen2.5-7b --device 2xh100")
     assert code == 2
     assert "--optimizer" not in err  # what `policy.fsdp` refuses
 
