@@ -14,6 +14,7 @@ from rollouts.tasks.countdown import Countdown
 from rollouts.tasks.dataset import REWARDS, Competition, Dataset, Gsm8k
 from rollouts.tasks.gpqa import Gpqa
 from rollouts.tasks.ifeval import IfEval
+from rollouts.tasks.instructions import Instructions
 from rollouts.tasks.livecodebench import LiveCodeBench
 from rollouts.tasks.olympiad import Olympiad
 from rollouts.tasks.programs import HumanEval, Mbpp
@@ -99,6 +100,7 @@ BENCHMARKS: dict[str, Entry] = {
         note="pass@1 is prompt-strict accuracy; prompt-loose and the shares of instructions are parts",
     ),
     "arithmetic": Entry(task=Arithmetic(), kind="own", num_samples=16),
+    "instructions": Entry(task=Instructions(), kind="own", votes=False, num_samples=16),
     "steps": Entry(task=Steps(), kind="own", num_samples=16),
     "countdown": Entry(task=Countdown(), kind="own", votes=False, num_samples=16),
 }

@@ -150,7 +150,8 @@ def _protocol(config: EvaluateConfig, run: Path | None) -> tuple[Protocol, Promp
         )
     system = prompts.system if config.system is None else config.system
     kwargs = config.chat_template_kwargs or prompts.chat_template_kwargs
-    return protocol, replace(prompts, system=system, chat_template_kwargs=kwargs)
+    prefill = config.prefill or prompts.prefill
+    return protocol, replace(prompts, system=system, chat_template_kwargs=kwargs, prefill=prefill)
 
 
 def _as_trained(run: RunConfig) -> Protocol:

@@ -12,11 +12,13 @@ import yaml
 
 from eval.evaluate import EvalConfig
 from recipes.tracking import TrackConfig
+from rewards.judge import JudgeConfig
 from rewards.pool import ScoringConfig
 from rl.objective import LossConfig
 from rl.optimizer import OptimizerConfig
 from rl.packing import PackingConfig
 from rl.policy import PolicyConfig
+from rl.reward_model import RewardModelConfig
 from rl.train import TrainConfig
 from rollouts.models import DEFAULT_MODEL
 from rollouts.prompts import PromptConfig
@@ -24,6 +26,7 @@ from rollouts.sampler import EngineConfig
 from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown
 from rollouts.tasks.dataset import Competition, Dataset, Gsm8k
+from rollouts.tasks.general import General
 from rollouts.tasks.instructions import Instructions
 from rollouts.tasks.mixture import Mixture, SingleTask, TaskConfig
 from rollouts.tasks.programs import HumanEval, Mbpp, Programs
@@ -38,6 +41,7 @@ TASKS = {
     "gsm8k": Gsm8k,
     "competition": Competition,
     "dataset": Dataset,
+    "general": General,
     "instructions": Instructions,
     "human_eval": HumanEval,
     "mbpp": Mbpp,
@@ -52,6 +56,9 @@ FREE_FIELDS = (
     "train.keep_last",
     "train.keep_logprobs",
     "scoring.workers",
+    "preference.judge.url_variable",
+    "preference.judge.key_variable",
+    "preference.judge.concurrency",
     "track.to",
     "track.project",
     "track.online",
@@ -59,6 +66,22 @@ FREE_FIELDS = (
 """May differ when a run is resumed: they change no number."""
 
 _SCIENTIFIC = re.compile(r"[-+]?[0-9]+e[-+]?[0-9]+", re.IGNORECASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreferenceConfig:
+    """What responses to general prompts are worth beside rules (docs/preference.md)."""
+
+    helpfulness: Literal["none", "reward_model", "judge"] = "none"
+    """What scores the summary of a response."""
+    safety: Literal["none", "reward_model", "judge"] = "none"
+    """What scores the whole response, thinking included."""
+    helpfulness_model: str = ""
+    """The reward model of helpfulness: a folder or a Hugging Face id."""
+    safety_model: str = ""
+    """The reward model of safety."""
+    reward_models: RewardModelConfig = field(default_factory=RewardModelConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +97,8 @@ class RunConfig:
     the share of English; dapo: accuracy less the soft overlong penalty; or your own, package.module:function (docs/rewards.md)."""
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     """The processes that compute rewards."""
+    preference: PreferenceConfig = field(default_factory=PreferenceConfig)
+    """Added to the rewards of general tasks."""
     drop_contaminated: tuple[str, ...] = ()
     """Benchmarks: training problems that share ten words in a row with one of theirs are left out."""
     control: Literal["none", "shuffled_rewards"] = "none"
@@ -90,6 +115,8 @@ class RunConfig:
     validation: EvalConfig = field(default_factory=EvalConfig)
     """The evaluation every `train.evaluate_every` rounds; `train.best_by` of it chooses the best
     checkpoint."""
+    measured: bool = True
+    """Evaluate base and result on the test split; without, the run is measured by others."""
     best_prompt: bool = True
     """Also evaluate the base under the best of a few prompts, chosen on the validation split."""
     track: TrackConfig = field(default_factory=TrackConfig)
@@ -106,9 +133,11 @@ class OneTaskConfig(RunConfig):
 
 
 def to_yaml(config: Any) -> str:
-    """The resolved config, a RunConfig or another with a task; a task is written with its kind, so that it reads back as itself."""
+    """The resolved config of a run or another recipe; a task is written with its kind, so that it
+    reads back as itself."""
     values = json.loads(json.dumps(asdict(config)))
-    values["task"] = _task_values(config.task)
+    if "task" in values:
+        values["task"] = _task_values(config.task)
     return yaml.safe_dump(values, sort_keys=False)
 
 
@@ -132,7 +161,7 @@ def from_yaml(text: str, name: str, cls: type = RunConfig) -> Any:
 
 def differences(left: Any, right: Any, free: Container[str] = FREE_FIELDS) -> list[str]:
     """Fields with other values, as "path: left, right"; `free` ones are left out."""
-    a, b = _flat(_plain(left)), _flat(_plain(right))
+    a, b = flat(_plain(left)), flat(_plain(right))
     paths = sorted(set(a) | set(b))
     return [
         f"{path}: {a.get(path)!r}, {b.get(path)!r}"
@@ -144,7 +173,7 @@ def differences(left: Any, right: Any, free: Container[str] = FREE_FIELDS) -> li
 def flags(config: Any) -> list[str]:
     """Every field as the command line writes it: --train.num-rounds; switches with their --no-."""
     names = []
-    for path, value in _flat(asdict(config)).items():
+    for path, value in flat(asdict(config)).items():
         parent, dot, last = path.replace("_", "-").rpartition(".")
         names += [f"--{parent}{dot}{last}"]
         names += [f"--{parent}{dot}no-{last}"] if isinstance(value, bool) else []
@@ -164,12 +193,13 @@ def _plain(config: Any) -> dict[str, Any]:
     return yaml.safe_load(to_yaml(config))
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by their paths: {"a": {"b": 1}} is {"a.b": 1}."""
+    found: dict[str, Any] = {}
     for name, value in values.items():
         nested = isinstance(value, dict) and value
-        flat |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return flat
+        found |= flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return found
 
 
 def _task_values(task: TaskConfig) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from eval.evaluate import EvalConfig
 from eval.voting import Same, same_answer
@@ -13,8 +14,10 @@ from recipes.preflight import check_lengths, check_splits
 from recipes.scoring import reward_of
 from rewards.problem import Problem
 from rewards.scorer import Inline, Scorer
+from rollouts.ledger import Ledger
 from rollouts.prompts import Renderer, fitting
 from rollouts.sampler import Split
+from rollouts.tasks.mixture import Mixture, TaskConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,3 +75,23 @@ def load_data(config: RunConfig, model: Path) -> Data:
         max_tokens=max_tokens,
         contamination=record,
     )
+
+
+def make_ledger(config: RunConfig, data: Data) -> Ledger:
+    """Draws the training problems, each task by its weight and from its start."""
+    tasks: dict[str, list[Problem]] = {}
+    for problem in data.problems["train"]:
+        tasks.setdefault(problem.source.partition("/")[0], []).append(problem)
+    return Ledger(problems=tasks, seed=config.train.seed, **_mixing(config.task))
+
+
+def _mixing(task: TaskConfig) -> dict[str, Any]:
+    """The ledger's weights and starts, by task."""
+    if not isinstance(task, Mixture):
+        return {}
+    names = [part.name for part in task.tasks]
+    starts = task.starts or (0,) * len(names)
+    return {
+        "weights": dict(zip(names, task.weights, strict=True)),
+        "starts": dict(zip(names, starts, strict=True)),
+    }

@@ -16,7 +16,7 @@ from recipes.arguments import read_fields, take, unknown_field
 from recipes.cli import guarded
 
 PROGRAM = "python -m recipes.evaluate"
-FOLDERS = ("--resume", "--run-folder")
+FOLDERS = ("--config", "--resume", "--run-folder")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,21 +55,24 @@ def read_command(argv: Sequence[str]) -> Command:
     Raises ValueError for an unknown field with the nearest, for no MODEL, for a folder that is
     there, and if a resumed evaluation's settings would differ.
     """
+    from recipes.config import to_yaml
     from recipes.evaluation import EvaluateConfig
-    from recipes.evaluation_folder import read_settings, to_yaml
+    from recipes.evaluation_folder import read_config, read_settings
 
     words = list(argv)
-    resume, chosen = (take(words, flag) for flag in FOLDERS)
+    file, resume, chosen = (take(words, flag) for flag in FOLDERS)
     if words and not words[0].startswith("-"):
         words = ["--models", *words]
-    default = read_settings(Path(resume)) if resume else EvaluateConfig(models=(), benchmarks=())
+    default = EvaluateConfig(models=(), benchmarks=())
+    if resume or file:
+        default = read_settings(Path(resume)) if resume else read_config(Path(file))
     config, unknown = read_fields(
         EvaluateConfig,
         words,
         default=default,
         program=PROGRAM,
-        description="One MODEL or more come first, then fields. Beside the fields: [--run-folder FOLDER], "
-        "[--resume FOLDER], [--list].",
+        description="One MODEL or more come first, then fields. Beside the fields: [--config FILE], "
+        "[--run-folder FOLDER], [--resume FOLDER], [--list].",
     )
     if unknown:
         raise ValueError(unknown_field(unknown, config, FOLDERS))

@@ -42,6 +42,11 @@ class EvaluateConfig:
     best_template: bool = True
     """Also measure `against` under its best template, chosen on problems that are not measured
     where there are any."""
+    every_best_template: bool = False
+    """The same of the models themselves."""
+    prefill: str = ""
+    """Written at the start of every answer, such as an empty chain of thought; left out: none, and under
+    the protocol training the run's."""
     system: str | None = None
     """System message of the chat template; left out: the template's own."""
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -132,7 +137,8 @@ class Asking:
 
     def probe_trials(self, subject: Subject) -> dict[tuple[str, Template], Trial]:
         """A few problems of each benchmark in each template that has room, by both names."""
-        wanted = self.config.best_template and subject.label == "against"
+        is_base = self.config.best_template and subject.label == "against"
+        wanted = is_base or self.config.every_best_template
         return {
             (each.name, template): self.trial(
                 subject, self.probes[each.name], template, part="probe-"

@@ -7,16 +7,14 @@ One process at a time. What was asked is written before the first completion, so
 evaluation is refused if a model, a tokenizer or a data set has changed under it.
 """
 
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from recipes.arguments import text_of
-from recipes.config import from_values
+from recipes.config import from_yaml, to_yaml
+from recipes.digests import folder_digest
 from recipes.evaluation import Asking, EvaluateConfig
 from rl.run_folder import AtomicFolder, lock_folder, write_atomically
 from rollouts.completions import Store
@@ -93,17 +91,16 @@ class EvaluationFolder:
         self._lock.close()
 
 
-def to_yaml(config: EvaluateConfig) -> str:
-    """The resolved settings."""
-    return yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)
-
-
 def read_settings(path: Path) -> EvaluateConfig:
     """The settings of an evaluation's folder. Raises ValueError if it is none."""
     if not (path / "asked.json").is_file():
         raise ValueError(f"{path} is no folder of an evaluation: it holds no asked.json")
-    file = path / "config.yaml"
-    return from_values(EvaluateConfig, yaml.safe_load(text_of(file)), str(file))
+    return read_config(path / "config.yaml")
+
+
+def read_config(file: Path) -> EvaluateConfig:
+    """The settings in a file. Raises ValueError naming what is wrong."""
+    return from_yaml(text_of(file), str(file), EvaluateConfig)
 
 
 def described(asking: Asking) -> dict[str, Any]:
@@ -145,18 +142,6 @@ def described(asking: Asking) -> dict[str, Any]:
             for trial in trials
         },
     }
-
-
-def folder_digest(path: Path) -> dict[str, Any]:
-    """A folder's files with their sizes, and one SHA-256 over names and contents."""
-    whole = hashlib.sha256()
-    sizes = {}
-    for file in sorted(file for file in path.rglob("*") if file.is_file()):
-        name = file.relative_to(path).as_posix()
-        sizes[name] = file.stat().st_size
-        with file.open("rb") as data:
-            whole.update(f"{name}\0".encode() + hashlib.file_digest(data, "sha256").digest())
-    return {"files": sizes, "sha256": whole.hexdigest()}
 
 
 def _json(value: dict[str, Any]) -> bytes:

@@ -6,6 +6,7 @@ Wiring only: what each part does stands in its own package.
 import contextlib
 import json
 import logging
+import os
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +21,7 @@ from eval.voting import Equality
 from recipes.baseline import best_prompt
 from recipes.config import RunConfig, to_yaml
 from recipes.control import ShuffledCollector
-from recipes.data import Data, load_data
+from recipes.data import Data, load_data, make_ledger
 from recipes.decontamination import keep_record
 from recipes.demand import most_requests
 from recipes.noise import quiet
@@ -39,9 +40,9 @@ from rl.run_folder import AtomicFolder, RunFolder
 from rl.split_sampling import SplitCollector, SplitSampler
 from rl.train import Clock, Reporter, Trainer, restore, synchronise, train
 from rollouts.collect import Collector
-from rollouts.ledger import Ledger
+from rollouts.model_config import policy_fault, read_model_config
 from rollouts.models import resolve_model
-from rollouts.tasks.mixture import Mixture, TaskConfig
+from rollouts.process import uses_gpu
 
 logger = logging.getLogger(__name__)
 
@@ -57,11 +58,12 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
     stopper = Stopper(config.stop_after)
     progress = Progress(config.train.num_rounds)
     model = resolve_model(config.model)
+    _check_model(config, model)
     check_reference(config, model)
     if config.policy.lora.rank:
         _check_adapters(config, model)
     data = load_data(config, model)
-    scored = pooled(config, data.score, data.problems["train"][0])
+    scored = pooled(config, data.score, data.problems["train"])
     with scored as score, Equality(config.scoring) as same:
         folder = open_folder(config, path, model, ranks, resume=resume)
         try:
@@ -82,6 +84,13 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
             _finish(config, run, data, state)
         finally:
             folder.close()
+
+
+def _check_model(config: RunConfig, model: Path) -> None:
+    """Raise ValueError if a model of this kind cannot be trained on this machine."""
+    fields, lora = read_model_config(str(model)), config.policy.lora.rank > 0
+    if fault := policy_fault(fields, lora=lora, cuda=uses_gpu(os.environ)):
+        raise ValueError(f"model {config.model!r}: {fault}")
 
 
 def _check_adapters(config: RunConfig, model: Path) -> None:
@@ -130,7 +139,7 @@ def build(
     ranks: Ranks = ALONE,
 ) -> Trainer:
     """Engine, policy, collector and ledger, put together."""
-    ledger = Ledger(problems=_by_task(data), seed=config.train.seed, **_mixing(config.task))
+    ledger = make_ledger(config, data)
     report.phase("load")
     with quiet():
         from rl.policy import Policy
@@ -184,7 +193,7 @@ def _start(config: RunConfig, run: Trainer, data: Data, state: RunState) -> None
     if run.policy.adapter:
         print(pass_adapter_gate(config, run, data), flush=True)
         synchronise(run, state.updates, Clock(report=run.report))
-    if state.round == 0:
+    if state.round == 0 and config.measured:
         measure(config.test, run, data, "base")
         if config.best_prompt and run.folder.read_eval("base-best-prompt") is None:
             run.report.phase("base, best prompt")
@@ -197,8 +206,9 @@ def _start(config: RunConfig, run: Trainer, data: Data, state: RunState) -> None
 def _finish(config: RunConfig, run: Trainer, data: Data, state: RunState) -> None:
     """Measure the result, write it as a plain checkpoint, and show before and after."""
     result = result_of(config, run, state)
-    synchronise(run, result.updates, Clock(report=run.report))
-    measure(config.test, run, data, "trained")
+    if config.measured:
+        synchronise(run, result.updates, Clock(report=run.report))
+        measure(config.test, run, data, "trained")
     final, ranks = run.folder.path / "final", run.policy.ranks
     if not ranks.from_first(final.exists):
         place = AtomicFolder(final) if ranks.is_first else contextlib.nullcontext()
@@ -206,7 +216,8 @@ def _finish(config: RunConfig, run: Trainer, data: Data, state: RunState) -> Non
             run.policy.save_pretrained(folder)
             if folder:
                 data.renderer.tokenizer.save_pretrained(folder)
-    show_result(run.folder, state)
+    if config.measured:
+        show_result(run.folder, state)
 
 
 def result_of(config: RunConfig, run: Trainer, last: RunState) -> RunState:
@@ -271,22 +282,3 @@ def _sampled(
         split=config.split,
     )
     return ranks.from_first(measured)
-
-
-def _by_task(data: Data) -> dict[str, list[Problem]]:
-    tasks: dict[str, list[Problem]] = {}
-    for problem in data.problems["train"]:
-        tasks.setdefault(problem.source.partition("/")[0], []).append(problem)
-    return tasks
-
-
-def _mixing(task: TaskConfig) -> dict[str, Any]:
-    """The ledger's weights and starts, by task."""
-    if not isinstance(task, Mixture):
-        return {}
-    names = [part.name for part in task.tasks]
-    starts = task.starts or (0,) * len(names)
-    return {
-        "weights": dict(zip(names, task.weights, strict=True)),
-        "starts": dict(zip(names, starts, strict=True)),
-    }

@@ -16,6 +16,7 @@ from safetensors import safe_open
 from eval.evaluate import EvalConfig
 from recipes.config import RunConfig
 from recipes.demand import engine_tokens, longest_sequence
+from recipes.general import late_start_fault, preference_fault
 from recipes.scoring import reward_of
 from recipes.tracking import tracking_fault
 from rewards.problem import Problem
@@ -78,6 +79,8 @@ def check_config(config: RunConfig) -> None:
         settings_fault(config.policy.lora),
         loss_fault(config.loss, config.packing),
         tracking_fault(config.track),
+        preference_fault(config),
+        late_start_fault(config),
     ):
         if fault:
             raise ValueError(fault)

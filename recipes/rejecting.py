@@ -40,7 +40,7 @@ def reject(config: RejectionConfig, path: Path, *, resume: bool) -> None:
         EndpointError: A server fails; what came is kept.
     """
     asked = make_asked(config)
-    with pooled(config, Inline(reward_of(config)), asked.trial.problems[0]) as score:
+    with pooled(config, Inline(reward_of(config)), asked.trial.problems) as score:
         folder = _open(asked, path, resume=resume)
         try:
             say(f"kept in {path}; after any end, python -m recipes.rejection --resume {path}")
@@ -176,7 +176,7 @@ def _rows(
     config = finishing.asked.config
     yield from seen.watched(samples)
     missing = None if config.num_rows is None else config.num_rows - seen.num_rows
-    if config.solutions.path and missing != 0:
+    if config.solutions.path:
         yield from seen.watched(file_rows(finishing, missing))
     if config.num_rows is not None and config.fill_up and seen.num_rows < config.num_rows:
         missing = config.num_rows - seen.num_rows

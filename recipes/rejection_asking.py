@@ -10,8 +10,8 @@ from random import Random
 from typing import Any
 
 from recipes.asking import find_model
+from recipes.digests import folder_digest
 from recipes.evaluation import context_of
-from recipes.evaluation_folder import folder_digest
 from recipes.preflight import check_deadlines
 from recipes.rejection_config import RejectionConfig
 from recipes.scoring import reward_of

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from recipes.config import FREE_FIELDS
+from recipes.config import FREE_FIELDS, PreferenceConfig
 from rewards.pool import ScoringConfig
 from rollouts.endpoint_config import EndpointConfig
 from rollouts.prompts import PromptConfig
@@ -55,6 +55,8 @@ class RejectionConfig:
     """Its training problems are asked."""
     reward: str = "accuracy"
     """As in a run's config; what counts is its verdict."""
+    preference: PreferenceConfig = field(default_factory=PreferenceConfig)
+    """As in a run's config, for general tasks."""
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     """The processes that grade."""
     prompts: PromptConfig = field(default_factory=PromptConfig)

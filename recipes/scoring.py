@@ -1,9 +1,10 @@
 """Which reward a config means, and the processes that compute it."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from recipes.config import RunConfig, nearest
+from recipes.general import with_preferences
 from rewards.adapters import AdaptedReward, adapted, load_reward
 from rewards.compose import dapo_reward, r1_reward, r1_zero_reward
 from rewards.language import language_reward
@@ -38,18 +39,21 @@ def reward_of(config: RunConfig) -> AdaptedReward:
 
 
 @contextlib.contextmanager
-def pooled(config: RunConfig, inline: Scorer, problem: Problem) -> Iterator[Scorer]:
-    """The reward in scoring processes, tried on a problem; they end with the `with`.
+def pooled(config: RunConfig, inline: Scorer, problems: Sequence[Problem]) -> Iterator[Scorer]:
+    """The reward in scoring processes, with the preferences of general tasks; they end with the `with`.
 
-    With `scoring.workers` 0 it is `inline`, in this process.
+    It is tried on the first problem of each task. With `scoring.workers` 0 rules are `inline`, in
+    this process.
 
     Raises:
-        ValueError: The reward does not work on the problem's own answer.
+        ValueError: The reward does not work on a problem's own answer.
     """
-    if config.scoring.workers == 0:
-        inline.check(problem)
-        yield inline
-        return
-    with RewardPool(reward_of(config), config.scoring) as pool:
-        pool.check(problem)
-        yield pool
+    with contextlib.ExitStack() as stack:
+        rules = inline
+        if config.scoring.workers != 0:
+            rules = stack.enter_context(RewardPool(reward_of(config), config.scoring))
+        score = stack.enter_context(with_preferences(config, rules))
+        firsts = {problem.source.partition("/")[0]: problem for problem in reversed(problems)}
+        for problem in firsts.values():
+            score.check(problem)
+        yield score

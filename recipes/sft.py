@@ -27,14 +27,15 @@ def main() -> None:
 
 def start(argv: Sequence[str]) -> None:
     """What `main` guards: from the arguments to a checkpoint. Raises what says what to do."""
-    from recipes.supervised import SftConfig, from_yaml, run, to_yaml
+    from recipes.config import from_yaml, to_yaml
+    from recipes.supervised import SftConfig, run
 
     words = list(argv)
     given, resume, chosen = (take(words, flag) for flag in FOLDERS)
     if words and not words[0].startswith("-"):
         words = ["--model", *words]
     file = Path(resume) / "config.yaml" if resume else Path(given) if given else None
-    default = from_yaml(text_of(file), str(file)) if file else SftConfig()
+    default = from_yaml(text_of(file), str(file), SftConfig) if file else SftConfig()
     config, unknown = read_fields(
         SftConfig,
         words,

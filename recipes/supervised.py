@@ -2,13 +2,11 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from recipes.config import from_values
+from recipes.config import to_yaml
 from recipes.noise import quiet
 from recipes.versions import versions
 from rewards.problem import Problem
@@ -38,19 +36,6 @@ class SftConfig:
     )
     """AdamW on float32 masters; cosine to a tenth, as DeepSeek-R1."""
     training: SupervisedConfig = field(default_factory=SupervisedConfig)
-
-
-def to_yaml(config: SftConfig) -> str:
-    """The resolved config."""
-    return yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)
-
-
-def from_yaml(text: str, name: str) -> SftConfig:
-    """The inverse of `to_yaml`. Raises ValueError naming what is wrong and where."""
-    values = yaml.safe_load(text)
-    if not isinstance(values, dict):
-        raise ValueError(f"{name} holds no fields; write it as the config.yaml of an sft folder")
-    return from_values(SftConfig, values, name)
 
 
 def run(config: SftConfig, path: Path, *, resume: bool) -> None:

@@ -83,8 +83,8 @@ def activation_bytes(
         beside: Kept for one place by one layer beyond `layer_bytes`: probabilities, adapters.
         trained: Whether the layers' own weights have gradients.
     """
-    kinds = [layer_bytes(arch, itemsize, compiled=compiled, sparse=s) for s in (False, True)]
-    dense, sparse = (kind + beside for kind in kinds)
+    dense = layer_bytes(arch, itemsize, compiled=compiled, sparse=False) + beside
+    sparse = layer_bytes(arch, itemsize, compiled=False, sparse=True) + beside  # never fused
     largest = max(dense, sparse) if arch.sparse_layers else dense
     # Gradients of one layer: of its activations, about as much as it kept, and of its weights.
     layer = largest * places + trained * arch.largest_layer * itemsize

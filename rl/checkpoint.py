@@ -1,4 +1,4 @@
-"""Checkpoints of a run: masters, moments, reference, and where the run stands.
+"""Checkpoints of a run: masters, moments, reference, frozen buffers, and where the run stands.
 
 A checkpoint is a folder of safetensors and a state.json; it appears whole or not at all.
 """
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from rl.optimizer import KINDS
 from rl.policy import Policy
@@ -68,6 +68,8 @@ def _write(folder: Path | None, policy: Policy) -> None:
     reference = policy.reference_state()
     if folder and reference is not None:
         save_file(reference, folder / "reference.safetensors")
+    if folder and (frozen := saved_buffers(policy.model)):
+        save_file(frozen, folder / "buffers.safetensors")
 
 
 def load_checkpoint(path: Path, policy: Policy) -> RunState:
@@ -80,7 +82,16 @@ def load_checkpoint(path: Path, policy: Policy) -> RunState:
     reference = path / "reference.safetensors"
     if reference.exists():
         policy.load_reference(load_file(reference))
+    frozen = path / "buffers.safetensors"
+    for name, tensor in load_file(frozen).items() if frozen.exists() else ():
+        saved_buffers(policy.model)[name].copy_(tensor)
     return RunState(**json.loads((path / "state.json").read_text()))
+
+
+def saved_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint of the model holds beside parameters: DeepSeek-V3's router biases, frozen."""
+    params = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in params}
 
 
 def checkpoint_bytes(num_parameters: int, *, reference: bool, itemsize: int) -> int:

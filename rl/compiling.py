@@ -28,13 +28,17 @@ def compiler() -> str | None:
 
 
 def compile_layers(model: nn.Module) -> None:
-    """Compile the model's layers at their first use, for rows of any length."""
+    """Compile the model's layers at their first use, for rows of any length.
+
+    Not those with routed experts: how many tokens each expert gets is known only when it computes.
+    """
     layers = getattr(model.get_decoder(), "layers", None)
     if compiler() is None or not isinstance(layers, nn.ModuleList):
         return
     torch._inductor.config.compile_threads = 1  # no pool of processes beside the engine
     for layer in layers:
-        layer.compile(dynamic=True)
+        if not any(param.ndim == 3 for param in layer.parameters()):  # stacked experts
+            layer.compile(dynamic=True)
 
 
 @contextmanager

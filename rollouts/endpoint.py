@@ -179,7 +179,11 @@ class Endpoint:
                     "at work? Raise timeout_s, or lower max_concurrent or max_tokens"
                 )
             case openai.APIConnectionError():
-                said = f"{self._place()}: no connection in {tries}; start the server, or correct the url"
+                cause = error.__cause__ or error
+                said = (
+                    f"{self._place()}: no connection, or one that broke, in {tries} "
+                    f"({type(cause).__name__} {self._short(cause)!a}); start the server, or correct the url"
+                )
             case openai.APIStatusError():
                 said = f"{self._place()}: {error.status_code} ({self._short(error.message)!a}); {_remedy(error)}"
             case openai.OpenAIError() | ValueError():

@@ -1,6 +1,10 @@
-"""A model's config.json, found without fetching, converting or importing anything heavy."""
+"""A model's config.json, found without fetching, converting or importing anything heavy.
+
+And what in it keeps a model from being a policy: told before its weights are read.
+"""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,48 @@ DEFAULT_CONFIG: dict[str, Any] = {
     "tie_word_embeddings": True,
 }
 """Of the default model, which may not have been fetched yet."""
+
+AGREED: dict[str, Any] = {
+    "topk_method": "noaux_tc",
+    "scoring_func": "sigmoid",
+    "moe_layer_freq": 1,
+    "rope_interleave": True,
+}
+"""Of DeepSeek-V3: what transformers computes whatever its config.json says and vLLM reads there, or
+the other way round. The first two may not be left out, since vLLM then takes others."""
+CPU_LATENT = (512, 64)
+"""kv_lora_rank and qk_rope_head_dim that vLLM's kernel for CPUs computes."""
+
+
+def policy_fault(fields: Mapping[str, Any], *, lora: bool, cuda: bool) -> str | None:
+    """Why the model of a config.json cannot be trained on this device, in words; None if it can."""
+    if quantisation := fields.get("quantization_config"):
+        method = quantisation.get("quant_method", "some method")
+        return (
+            f"its weights are quantised ({method}), which cannot be trained: convert the checkpoint "
+            "to bfloat16 first, and its config.json must then hold no quantization_config"
+        )
+    if fields.get("model_type") == "deepseek_v3":
+        for name, agreed in AGREED.items():
+            if (given := fields.get(name, None if isinstance(agreed, str) else agreed)) != agreed:
+                return (
+                    f"its config.json has {name} {given!r}, by which trainer and engine would "
+                    f"compute differently: only {agreed!r} can be trained"
+                )
+    if cuda:
+        return None
+    if lora and any(fields.get(name) for name in ("n_routed_experts", "num_experts")):
+        return (
+            "policy.lora.rank cannot be used with experts on a CPU, where vLLM applies no adapters "
+            "to such a model: train its full weights"
+        )
+    latent = (fields.get("kv_lora_rank"), fields.get("qk_rope_head_dim"))
+    if latent[0] and latent != CPU_LATENT:
+        return (
+            f"its latent attention has kv_lora_rank {latent[0]} and qk_rope_head_dim {latent[1]}: "
+            "vLLM computes only 512 and 64 on a CPU"
+        )
+    return None
 
 
 def read_model_config(name: str) -> dict[str, Any]:

@@ -225,7 +225,10 @@ class Selection:
         kept = {}
         for problem, tally in self.tallies.items():
             drawn = sorted(tally.passed, key=lambda i, p=problem: request_seed(self.seed, p, i))
-            distinct = list({tally.passed[i]: i for i in reversed(drawn)}.values())[::-1]
+            first_with: dict[bytes, int] = {}
+            for i in drawn:
+                first_with.setdefault(tally.passed[i], i)
+            distinct = list(first_with.values())
             chosen = distinct[: quota(tally.pass_rate, self.config)]
             self.removed["duplicate"] += len(drawn) - len(distinct)
             self.removed["balance"] += len(distinct) - len(chosen)

@@ -144,6 +144,29 @@ def write_tiny_model(folder: Path, *, tied: bool) -> Path:
     return folder
 
 
+def write_reward_model(folder: Path, *, num_labels: int = 1) -> Path:
+    """A random sequence classifier with the same tokenizer, in float32; context 256."""
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    config = LlamaConfig(
+        vocab_size=259,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=256,
+        pad_token_id=0,
+        eos_token_id=2,
+        num_labels=num_labels,
+    )
+    model = LlamaForSequenceClassification(config)
+    draw_weights(model)
+    model.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
 def draw_weights(model: Any) -> None:
     """Weights that make logprobs far from uniform and dependent on the context.
 

@@ -46,6 +46,13 @@ def said(content: str | None, *, finish: str = "stop", tokens: int = 3, **messag
     )  # fmt: skip
 
 
+class _Server(ThreadingHTTPServer):
+    """With room for many connections at once: of five only, others are reset."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+
 @contextmanager
 def serving(reply: Callable[[dict[str, Any], int], Reply]) -> Iterator[Served]:
     """A server on 127.0.0.1; `reply` gets a request's body and its number from 0."""
@@ -81,8 +88,7 @@ def serving(reply: Callable[[dict[str, Any], int], Reply]) -> Iterator[Served]:
         def log_message(self, *_: Any) -> None:
             return
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), Handler)
     served.url = f"http://127.0.0.1:{server.server_port}/v1"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

@@ -84,6 +84,9 @@ def seeded(kind, config):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.4)
+        for name, buffer in model.named_buffers():
+            if "e_score_correction_bias" in name:  # decides which experts a token visits
+                buffer.copy_(torch.randn_like(buffer) * 0.3)
     model.set_attn_implementation(plain_attention(model))
     return model
 

@@ -83,6 +83,11 @@ CASES = {
     "fsdp, one group": Case(policy=policy(fsdp=True), groups=1),
     "fsdp, untied": Case(model="qwen3", policy=policy(fsdp=True)),
     "fsdp, experts": Case(model="deepseek_v3", policy=policy(fsdp=True)),
+    "fsdp, experts, bfloat16": Case(
+        model="deepseek_v3",
+        groups=6,
+        policy=policy(dtype="bfloat16", fsdp=True, compile=False, **EVEN),
+    ),
     "fsdp, windows": Case(model="gemma2", policy=policy(fsdp=True)),
     "fsdp, bfloat16": Case(
         groups=6, policy=policy(dtype="bfloat16", fsdp=True, compile=False, **EVEN)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks.kill import differences
 from recipes import launch
@@ -178,6 +179,23 @@ def test_a_reference_that_is_no_relative_is_refused_before_anything_is_loaded(
     assert "adapters are held to their own base" in refused(run, *given)
     given = fields(tiny_model, loss_reference_model=str(tmp_path / "nothing"))
     assert "nothing" in refused(run, *given)
+
+
+def test_a_model_that_cannot_be_a_policy_is_one_line(run, tiny_model: Path, tmp_path: Path):
+    other = tmp_path / "other"
+    shutil.copytree(tiny_model, other)
+    values = json.loads((other / "config.json").read_text())
+    fp8 = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
+    (other / "config.json").write_text(json.dumps(values | fp8))
+    assert refused(run, *fields(other)) == (
+        f"model {str(other)!r}: its weights are quantised (fp8), which cannot be trained: convert "
+        "the checkpoint to bfloat16 first, and its config.json must then hold no quantization_config"
+    )
+    experts = {"model_type": "qwen3_moe", "num_experts": 8}
+    (other / "config.json").write_text(json.dumps(values | experts))
+    if not torch.cuda.is_available():
+        line = refused(run, *fields(other), "--policy.lora.rank", "2")
+        assert "cannot be used with experts on a CPU" in line
 
 
 @pytest.fixture(scope="module")

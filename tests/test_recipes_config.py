@@ -84,12 +84,12 @@ def test_a_number_in_scientific_notation_needs_no_decimal_point():
         ("stop_after: 5", "f.yaml: field 'stop_after' is 5; str | None is needed"),
         (
             "task: {kind: arithmetik}",
-            "f.yaml: task.kind is 'arithmetik'; one of arithmetic, countdown, steps, gsm8k, competition, dataset, instructions, human_eval, mbpp, programs, reasoning_gym, verifiers, mixture is "
+            "f.yaml: task.kind is 'arithmetik'; one of arithmetic, countdown, steps, gsm8k, competition, dataset, general, instructions, human_eval, mbpp, programs, reasoning_gym, verifiers, mixture is "
             "meant, perhaps arithmetic: write it as {kind: arithmetic}",
         ),
         (
             "task: countdown",
-            "f.yaml: task.kind is 'countdown'; one of arithmetic, countdown, steps, gsm8k, competition, dataset, instructions, human_eval, mbpp, programs, reasoning_gym, verifiers, mixture is "
+            "f.yaml: task.kind is 'countdown'; one of arithmetic, countdown, steps, gsm8k, competition, dataset, general, instructions, human_eval, mbpp, programs, reasoning_gym, verifiers, mixture is "
             "meant, perhaps countdown: write it as {kind: countdown}",
         ),
         ("task: {kind: dataset}", "f.yaml: task: field 'path' is missing"),

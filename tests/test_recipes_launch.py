@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from recipes.launch import _mixing, result_of
+from recipes.data import _mixing
+from recipes.launch import result_of
 from recipes.presets import PRESETS
 from rl.checkpoint import RunState, save_checkpoint
 from rl.optimizer import OptimizerConfig

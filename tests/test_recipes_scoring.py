@@ -48,7 +48,7 @@ def test_named_rewards(name, value, parts):
     reward = reward_of(replace(CONFIG, reward=name))
     (score,) = reward.score(PROBLEM, [RESPONSE])
     assert (score.value, list(score.parts)) == (value, parts)
-    with pooled(replace(CONFIG, reward=name), Inline(reward), PROBLEM) as pool:
+    with pooled(replace(CONFIG, reward=name), Inline(reward), [PROBLEM]) as pool:
         assert isinstance(pool, RewardPool)
         assert pool(PROBLEM, RESPONSE) == score
 
@@ -81,7 +81,7 @@ def test_a_reward_that_does_not_work_is_refused_before_the_first_round(
     message = "raised TypeError: the reward gave NoneType None; a number or a Score is expected"
     with (
         pytest.raises(ValueError, match=message) as caught,
-        pooled(config, Inline(reward_of(config)), PROBLEM),
+        pooled(config, Inline(reward_of(config)), [PROBLEM]),
     ):
         raise AssertionError("it was let through")
     assert "on problem p, tried with the text of its own answer '8'" in str(caught.value)
@@ -90,7 +90,7 @@ def test_a_reward_that_does_not_work_is_refused_before_the_first_round(
 
 def test_without_workers_the_trainer_scores_itself():
     inline = Inline(reward_of(CONFIG))
-    with pooled(replace(CONFIG, scoring=ScoringConfig(workers=0)), inline, PROBLEM) as score:
+    with pooled(replace(CONFIG, scoring=ScoringConfig(workers=0)), inline, [PROBLEM]) as score:
         assert score is inline
 
 

@@ -1,7 +1,9 @@
-from concurrent.futures import Future
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
+import rewards.scorer
 from rewards.problem import Problem, Response, Score, Verdict
 from rewards.scorer import Inline, Scorer, scored_in_order
 
@@ -58,6 +60,29 @@ def test_scores_come_in_the_order_of_the_items_and_while_more_are_asked_for():
         "b is 0.2",
         "c is 0.3",
     ]
+
+
+def test_only_so_many_are_read_ahead(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(rewards.scorer, "MAX_PENDING", 3)
+    asked = given = 0
+
+    def items():
+        nonlocal asked
+        for item in ITEMS * 4:
+            asked += 1
+            assert asked - given <= 3
+            yield item
+
+    def slow() -> list[Score]:
+        time.sleep(0.01)
+        return score_of(1.0)
+
+    with ThreadPoolExecutor(1) as pool:
+        scorer = Manual()
+        scorer.submit = lambda problem, responses: pool.submit(slow)
+        for _ in scored_in_order(scorer, items()):
+            given += 1
+    assert given == 12
 
 
 def test_a_plain_function_is_called_at_once():

@@ -140,6 +140,21 @@ def test_the_whole_by_hand():
     assert less == 64 * (2 * 4 * 2 + final + 2 * (layer + 10))
 
 
+def test_layers_with_experts_are_never_fused():
+    """One dense layer of three is; gradients of the largest layer's weights and activations beside."""
+    _, arch = model_of("deepseek_v3", torch.float32)
+    fused, dense, sparse = (
+        layer_bytes(arch, 4, compiled=compiled, sparse=experts)
+        for compiled, experts in ((True, False), (False, False), (False, True))
+    )
+    assert len({fused, dense, sparse}) == 3
+    whole = activation_bytes(
+        arch, 4, 64, compiled=True, checkpointing=False, beside=0, trained=False
+    )
+    final = (4 + 4) * arch.hidden_size
+    assert whole == 64 * (fused + 2 * sparse + final + sparse)
+
+
 def test_the_head_has_a_gradient_where_it_is_trained():
     # V 10, H 4, 3 tokens: hidden states 3 x 4 x (2 + 2 + 4), a block 3 x 4,096 x 2, gradient 10 x 4 x 2.
     arch = read_architecture(

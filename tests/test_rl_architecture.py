@@ -80,6 +80,22 @@ def test_the_largest_layer_and_what_a_token_meets(model: dict[str, Any]):
     assert arch.computed == matrices + visited
 
 
+def test_deepseek_v3_as_it_was_published():
+    """671B (DeepSeek-V3 report, abstract), without 256 router biases in each of 58 layers."""
+    fields = {
+        "model_type": "deepseek_v3", "vocab_size": 129_280, "hidden_size": 7168,
+        "intermediate_size": 18_432, "moe_intermediate_size": 2048, "num_hidden_layers": 61,
+        "first_k_dense_replace": 3, "num_attention_heads": 128, "num_key_value_heads": 128,
+        "q_lora_rank": 1536, "kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128,
+        "v_head_dim": 128, "n_routed_experts": 256, "n_shared_experts": 1, "num_experts_per_tok": 8,
+    }  # fmt: skip
+    arch = read_architecture(fields)
+    assert arch.parameters == 671_026_419_200 - 58 * 256
+    # 37B are activated for a token, the same says: these with the head, and the embedding.
+    assert arch.computed + arch.embedding == 36_624_596_992
+    assert arch.kv_lora_rank + arch.qk_rope_head_dim == 576
+
+
 def test_a_small_model_by_hand():
     # embedding 10 x 4, norm 4, and one layer: 4 x (4 + 2 + 2) + 4 x 4, 3 x 4 x 6, two norms.
     fields = {

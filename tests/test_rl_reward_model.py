@@ -11,36 +11,22 @@ import torch
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
-    LlamaConfig,
     LlamaForSequenceClassification,
 )
 
 from rewards.problem import Problem, Response, Verdict
 from rewards.scorer import Inline, Scorer
 from rl.reward_model import RewardModel, RewardModelConfig
-from tests.conftest import byte_tokenizer, draw_weights
+from tests.conftest import byte_tokenizer, draw_weights, write_reward_model
 
 EXACT = RewardModelConfig(dtype="float32", scale="none")
 PROBLEM = Problem(id="chat/1", prompt="Why is the sky blue?", answer="", source="chat")
 THOUGHT = Response(text="it scatters</think>Because air scatters it.", prefill="<think>")
 
 
-def write(folder: Path, *, num_labels: int = 1) -> Path:
-    config = LlamaConfig(
-        vocab_size=259, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=256,
-        pad_token_id=0, eos_token_id=2, num_labels=num_labels,
-    )  # fmt: skip
-    model = LlamaForSequenceClassification(config)
-    draw_weights(model)
-    model.save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory) -> Path:
-    return write(tmp_path_factory.mktemp("reward"))
+    return write_reward_model(tmp_path_factory.mktemp("reward"))
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +162,7 @@ def changed(checkpoint: Path, folder: Path, name: str, change) -> Path:
 def test_what_is_no_reward_model_is_refused(checkpoint, tiny_model, tmp_path):
     with pytest.raises(ValueError, match=r"is no reward model: it has no weights score.weight"):
         RewardModel(EXACT, str(tiny_model), scope="whole")
-    two = write(tmp_path / "two", num_labels=2)
+    two = write_reward_model(tmp_path / "two", num_labels=2)
     with pytest.raises(ValueError, match="it has 2 outputs instead of one"):
         RewardModel(EXACT, str(two), scope="whole")
     with pytest.raises(ValueError, match="no such folder"):

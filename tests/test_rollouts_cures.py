@@ -18,7 +18,7 @@ from rollouts.cures import Cures, cures_for
 from rollouts.engine import Engine, EngineError
 from rollouts.proof import WeightProofError
 from rollouts.rollout import Request, Sampling
-from tests.latent_model import write_deepseek_v3
+from tests.expert_models import write_deepseek_v3, write_qwen3_moe
 
 NUM_TENSORS = 51
 """Embedding, head, last norm; a layer: 4 norms, qkv_a, q_b, kv_b, o, W_UK_T, W_UV (10); dense: 2; of
@@ -143,6 +143,16 @@ def test_it_agrees_with_transformers_before_and_after_two_publishes(
             total,
         )
         engine.prove(weights_of(model), whole=True)
+
+
+def test_experts_behind_plain_attention(tmp_path: Path, make_engine):
+    """Qwen3's: the same cure, the same proof."""
+    folder = write_qwen3_moe(tmp_path)
+    engine, model = make_engine(folder), reference(folder)
+    for version in (1, 2):
+        engine.publish(weights_of(moved(model)), version)
+        assert gap(engine, model)[1] < 1e-4
+    assert engine.prove(weights_of(model), whole=True).num_checked == 21  # 3 + 2 x (4 norms, 5)
 
 
 def test_in_bfloat16_it_is_off_by_rounding(folder: Path, make_engine):

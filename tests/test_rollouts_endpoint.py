@@ -1,6 +1,7 @@
 """A client of OpenAI-compatible servers beside a real HTTP server: what is sent, read and refused."""
 
 import socket
+import threading
 import time
 from dataclasses import replace
 
@@ -81,9 +82,12 @@ def test_what_only_some_servers_know_is_sent_only_if_it_is_set():
 
 def test_so_many_are_in_flight_and_asks_are_read_as_there_is_room():
     read = 0
+    five = threading.Barrier(5)
 
-    def slow(body: dict, number: int) -> Reply:
-        return replace(plus_one(body, number), delay_s=0.1)
+    def met(body: dict, number: int) -> Reply:
+        if number < 5:
+            five.wait(30)
+        return plus_one(body, number)
 
     def counted():
         nonlocal read
@@ -91,8 +95,8 @@ def test_so_many_are_in_flight_and_asks_are_read_as_there_is_room():
             read += 1
             yield ask
 
-    with serving(slow) as served:
-        answers = Endpoint(config(served.url, max_concurrent=5)).answers(counted())
+    with serving(met) as served:
+        answers = Endpoint(config(served.url, max_concurrent=5, timeout_s=60)).answers(counted())
         next(answers)
         assert read == 5
         assert len(list(answers)) == 29
@@ -100,22 +104,28 @@ def test_so_many_are_in_flight_and_asks_are_read_as_there_is_room():
 
 
 def test_answers_come_as_they_finish():
+    others_came = threading.Event()
+
     def first_is_slow(body: dict, number: int) -> Reply:
-        reply = plus_one(body, number)
-        return replace(reply, delay_s=0.6) if "What is 0 " in str(body) else reply
+        if "What is 0 " in str(body):
+            others_came.wait(30)
+        return plus_one(body, number)
 
     with serving(first_is_slow) as served:
-        answers = list(Endpoint(config(served.url)).answers(asks(4)))
-    assert answers[-1].request_id == "p/0"
+        answers = Endpoint(config(served.url, timeout_s=60)).answers(asks(4))
+        came = [next(answers).request_id for _ in range(3)]
+        others_came.set()
+        assert sorted(came) == ["p/1", "p/2", "p/3"]
+        assert [answer.request_id for answer in answers] == ["p/0"]
 
 
 def test_an_iterator_that_is_left_leaves_nothing_running():
-    with serving(lambda body, n: replace(plus_one(body, n), delay_s=2.0 * (n > 0))) as served:
+    with serving(lambda body, n: replace(plus_one(body, n), delay_s=60.0 * (n > 0))) as served:
         start = time.monotonic()
         answers = Endpoint(config(served.url)).answers(asks(3))
         next(answers)
         answers.close()
-        assert time.monotonic() - start < 1.5
+        assert time.monotonic() - start < 30
 
 
 @pytest.mark.parametrize("name", ["reasoning_content", "reasoning"])
@@ -183,14 +193,17 @@ def test_no_server():
         taken.bind(("127.0.0.1", 0))  # and never listens
         url = f"http://127.0.0.1:{taken.getsockname()[1]}/v1"
         line = failure(url, count=3, retries=0)
-    assert "no connection in its one try; start the server, or correct the url" in line
+    assert (
+        "in its one try (ConnectError 'All connection attempts failed'); start the server, or"
+        in line
+    )
 
 
 def test_a_server_that_does_not_answer_in_time():
-    with serving(lambda *_: replace(said("8"), delay_s=1.0)) as served:
+    with serving(lambda *_: replace(said("8"), delay_s=60.0)) as served:
         start = time.monotonic()
         line = failure(served.url, timeout_s=0.2)
-        assert time.monotonic() - start < 0.9
+        assert time.monotonic() - start < 30
     assert "no answer within 0.2 s in 2 tries; is it at work? Raise timeout_s" in line
 
 
@@ -199,7 +212,7 @@ def test_a_server_that_asks_for_patience_without_end_is_left_in_time():
     with serving(lambda *_: reply) as served:
         start = time.monotonic()
         failure(served.url, timeout_s=0.3)
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 30
 
 
 @pytest.mark.parametrize(
@@ -225,7 +238,7 @@ def test_after_a_failure_what_is_in_flight_still_comes():
     def second_fails(body: dict, number: int) -> Reply:
         if "What is 1 " in str(body):
             return Reply(status=400, body={})
-        return replace(plus_one(body, number), delay_s=0.3)
+        return replace(plus_one(body, number), delay_s=1.0)
 
     came = []
     with serving(second_fails) as served, pytest.raises(EndpointError, match="model m: 400"):

@@ -221,7 +221,7 @@ def scores_itself(task: Dataset, problem: Problem) -> bool:
         return False
 
 
-def prompt_of(row: Row, task: Dataset, place: str) -> str | Messages:
+def prompt_of(row: Row, task: Any, place: str) -> str | Messages:
     """The question: a text, a number written out, or a conversation as it is.
 
     Raises ValueError for anything else.

@@ -8,6 +8,7 @@ from rollouts.sampler import Split
 from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown
 from rollouts.tasks.dataset import Competition, Dataset, Gsm8k
+from rollouts.tasks.general import General
 from rollouts.tasks.instructions import Instructions
 from rollouts.tasks.programs import HumanEval, Mbpp, Programs
 from rollouts.tasks.reasoning_gym import ReasoningGym
@@ -21,6 +22,7 @@ SingleTask = (
     | Gsm8k
     | Competition
     | Dataset
+    | General
     | Instructions
     | HumanEval
     | Mbpp

@@ -1,0 +1,183 @@
+"""What a pipeline came to: one row a model, the differences that matter, and samples of its thinking.
+
+Everything is read from the folders of the evaluations; nothing is sampled or graded again.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from eval.intervals import agree
+from eval.problem_counts import Difference, difference
+from recipes.r1_rows import MODELS, Row, grades, read_rows
+from recipes.r1_stages import Pipeline
+from recipes.standings import printable
+from rl.run_folder import write_atomically
+from rollouts.completions import Texts
+
+COMPARED = (
+    ("base", "r1_zero"),
+    ("dev1", "dev2"),
+    ("dev1", "r1_zero_from_dev1"),
+    ("dev2", "dev2_cut_off"),
+    ("dev3", "r1"),
+    ("base", "r1"),
+    ("base", "distill"),
+    ("r1_zero", "distill"),
+)
+"""Which rows are compared, problem by problem."""
+SHOWN = ("dev1", "dev2", "r1")
+"""Models of whose thinking samples are shown, beside the base."""
+NUM_SHOWN = 3
+
+
+def report(pipeline: Pipeline, num_seeds: int) -> None:
+    """Write table.json and report.md, and print both tables; says so where nothing is measured yet."""
+    rows = list(read_rows(pipeline, num_seeds))
+    if not rows:
+        print("no model is measured yet")
+        return
+    compared = list(comparisons(rows))
+    stages = {s.name: m for s in pipeline.all(num_seeds) if (m := pipeline.stages.manifest(s.name))}
+    seconds = sum(manifest["seconds"] for manifest in stages.values())
+    measuring = sum(m["seconds"] for name, m in stages.items() if name.startswith("measure_"))
+    table = {
+        "rows": [asdict(row) for row in rows],
+        "comparisons": [{"before": a, "after": b, **asdict(d)} for a, b, d in compared],
+        "seconds": {name: manifest["seconds"] for name, manifest in stages.items()},
+    }
+    root = pipeline.stages.root
+    write_atomically(root / "table.json", (json.dumps(table, indent=1) + "\n").encode())
+    console = Console()
+    for benchmark in dict.fromkeys(row.benchmark for row in rows):
+        console.print(built([row for row in rows if row.benchmark == benchmark]))
+    lines = [comparison_line(*each) for each in compared]
+    lines += seed_lines(compared)
+    lines.append(
+        f"{len(stages)} stages, {seconds / 60:.0f} min in all, {measuring / 60:.0f} of them measuring; "
+        f"each stage's manifest is in {root}/stages/NAME/manifest.json"
+    )
+    for line in lines:
+        console.print(printable(line), soft_wrap=True)
+    text = "\n\n".join([*map(markdown, _by_benchmark(rows)), *lines, *samples(pipeline, rows)])
+    write_atomically(root / "report.md", (text + "\n").encode())
+
+
+def comparisons(rows: Sequence[Row]) -> Iterator[tuple[str, str, Difference]]:
+    """`COMPARED` rows of one benchmark and seed, paired by problem."""
+    found = {(row.stage, row.benchmark, row.name.partition(", seed ")[2]): row for row in rows}
+    for (stage, benchmark, seed), after in found.items():
+        for before, name in COMPARED:
+            base = found.get((before, benchmark, seed)) or found.get((before, benchmark, ""))
+            if name == stage and base and before != stage:
+                yield base.name, after.name, difference(base.counts, after.counts)
+
+
+def comparison_line(before: str, after: str, found: Difference) -> str:
+    """Dev1 to Dev2: +20.0 points of pass@1 [+12.1, +27.9], p = 0.0001, paired over 100 problems."""
+    low, high = (100 * bound for bound in found.interval)
+    return (
+        f"{before} to {after}: {100 * found.mean:+.1f} points of pass@1 [{low:+.1f}, {high:+.1f}], "
+        f"p = {found.p_value:.2g}, paired over {found.num_problems} problems"
+    )
+
+
+def seed_lines(compared: Sequence[tuple[str, str, Difference]]) -> Iterator[str]:
+    """Where several seeds made the same step, whether they agree."""
+    steps: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for before, after, found in compared:
+        step = (before.partition(", seed ")[0], after.partition(", seed ")[0])
+        steps.setdefault(step, []).append(found.interval)
+    for (before, after), intervals in steps.items():
+        if len(intervals) > 1:
+            told = "agree" if agree(intervals) else "do not suffice to call one better"
+            yield f"{before} to {after}: the paired intervals of {len(intervals)} seeds {told}"
+
+
+def built(rows: Sequence[Row]) -> Table:
+    """One benchmark's rows for a terminal."""
+    first = rows[0]
+    table = Table(
+        title=printable(
+            f"{first.benchmark}: {len(first.counts)} problems, n = {first.num_samples}, a single draw",
+            style="bold",
+        ),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for place, header in enumerate(_headers(first)):
+        table.add_column(header, justify="right" if place else "left", no_wrap=bool(place))
+    for row in rows:
+        table.add_row(*(printable(cell) for cell in _cells(row)))
+    return table
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The same as a table of Markdown, and thinking by the kind of problem."""
+    headers = _headers(rows[0])
+    lines = [f"## {rows[0].benchmark}", "", _line(headers), _line(["---"] * len(headers))]
+    lines += [_line(_cells(row)) for row in rows]
+    sources = list(rows[0].thinking_by_source)
+    lines += ["", "pass@1 (and tokens of thinking) by kind:", ""]
+    lines += [_line(["", *sources]), _line(["---"] * (len(sources) + 1))]
+    for row in rows:
+        cells = [
+            f"{100 * row.pass_by_source[s]:.0f}% ({row.thinking_by_source[s]:.0f})" for s in sources
+        ]
+        lines.append(_line([row.name, *cells]))
+    return "\n".join(lines)
+
+
+def samples(pipeline: Pipeline, rows: Sequence[Row]) -> Iterator[str]:
+    """Three right and three wrong completions of some models, on the same problems where they can be."""
+    for stage in SHOWN:
+        if not any(row.stage == stage for row in rows):
+            continue
+        folder = pipeline.stages.folder(f"measure_{stage}")
+        for trial in sorted((folder / "completions").glob("model/*")):
+            verdicts = grades(trial)
+            for title, wanted in (("right", True), ("wrong", False)):
+                texts = [t for t in Texts(trial) if (verdicts[t.key] == "correct") is wanted]
+                for each in sorted(texts, key=lambda t: (t.sample, t.problem))[:NUM_SHOWN]:
+                    yield f"### {MODELS[stage]}, {title}: {each.problem}\n\n{_fenced(each.text)}"
+
+
+def _fenced(text: str) -> str:
+    """Model text as an indented block of code: nothing in it is Markdown or HTML."""
+    lines = text.splitlines() or [""]
+    shown = ("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines)
+    return "\n".join(f"    {line}" for line in shown)
+
+
+def _by_benchmark(rows: Sequence[Row]) -> list[list[Row]]:
+    names = dict.fromkeys(row.benchmark for row in rows)
+    return [[row for row in rows if row.benchmark == name] for name in names]
+
+
+def _headers(row: Row) -> list[str]:
+    n = row.num_samples
+    return ["", "pass@1 [95%]", f"pass@{n}", f"maj@{n}", "format", "thinking", "language", "tokens"]
+
+
+def _cells(row: Row) -> list[str]:
+    low, high = (100 * bound for bound in row.pass_at_1_interval)
+    return [
+        f"{row.name} ({row.label.partition('(')[2]}" if row.stage == "base" else row.name,
+        f"{100 * row.pass_at_1:.1f}% [{low:.1f}, {high:.1f}]",
+        f"{100 * row.pass_at_n:.1f}%",
+        "-" if row.maj_at_n is None else f"{100 * row.maj_at_n:.1f}%",
+        f"{100 * row.format_frac:.1f}%",
+        f"{row.thinking_tokens:.0f}",
+        f"{100 * row.language_frac:.1f}%",
+        f"{row.tokens:.0f}",
+    ]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
