@@ -6,6 +6,7 @@ from dataclasses import replace
 from recipes.config import RunConfig
 from recipes.evaluation import EvaluateConfig
 from recipes.r1_config import R1Config
+from recipes.r1_sizes import R1_SIZES
 from recipes.rejection_config import RejectionConfig
 from recipes.supervised import SftConfig
 from rl.objective import LossConfig
@@ -133,5 +134,5 @@ def _small_sft(rate: float) -> SftConfig:
     )
 
 
-R1_PRESETS: dict[str, Callable[[], R1Config]] = {"smollm2-cpu": smollm2_cpu}
+R1_PRESETS: dict[str, Callable[[], R1Config]] = {"smollm2-cpu": smollm2_cpu, **R1_SIZES}
 """By the names of the command line."""

@@ -130,7 +130,7 @@ def test_more_of_anything_takes_more(capsys: pytest.CaptureFixture[str]):
         ("--plan --device 8xrtx1", "unknown device '8xrtx1'"),
         ("--plan --device 0xh100", "unknown device '0xh100'"),
         ("--plan --device t4", "policy.dtype is bfloat16, which t4 does not compute in: use"),
-        ("--plan --recipe r1", "--recipe: invalid choice: 'r1'"),
+        ("--plan --recipe r9", "--recipe: invalid choice: 'r9'"),
         ("--plan --mean-tokens 0", "--mean-tokens: '0' is no number of tokens, 1 or more"),
         ("--plan --device", "--device: expected one argument"),
         ("--plan quickstrt", "unknown preset 'quickstrt'; did you mean 'quickstart'?"),
