@@ -1,7 +1,7 @@
 """A supervised stage: rows of prompts and completions to a fine-tuned checkpoint."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -98,13 +98,23 @@ def check(config: SftConfig) -> None:
 
 
 def read_examples(config: SftConfig, tokenizer: Any) -> Iterator[Example]:
-    """Every row as ids under the config's template, the end token appended.
+    """Every row as ids under the config's template, the end token appended."""
+    renderer = Renderer(tokenizer=tokenizer, config=config.prompts)
+    for problem, completion in read_rows(config.data):
+        rest = completion.removeprefix(config.prompts.prefill)
+        ids = tokenizer(rest, add_special_tokens=False)["input_ids"]
+        yield Example(
+            prompt_ids=renderer.ids(problem), completion_ids=(*ids, tokenizer.eos_token_id)
+        )
+
+
+def read_rows(files: Sequence[str]) -> Iterator[tuple[Problem, str]]:
+    """Each row's prompt, as a problem named by its place, and its completion.
 
     Raises:
         ValueError: A row without prompt or completion, with file and line.
     """
-    renderer = Renderer(tokenizer=tokenizer, config=config.prompts)
-    for name in config.data:
+    for name in files:
         for place, row in _rows(name):
             prompt, completion = row.get("prompt"), row.get("completion")
             if not isinstance(completion, str) or not isinstance(prompt, str | list) or not prompt:
@@ -113,12 +123,7 @@ def read_examples(config: SftConfig, tokenizer: Any) -> Iterator[Example]:
                     f"{', '.join(map(str, row)) or 'nothing'}"
                 )
             asked = prompt if isinstance(prompt, str) else tuple(prompt)
-            problem = Problem(id=place, prompt=asked, answer="", source="sft")
-            rest = completion.removeprefix(config.prompts.prefill)
-            ids = tokenizer(rest, add_special_tokens=False)["input_ids"]
-            yield Example(
-                prompt_ids=renderer.ids(problem), completion_ids=(*ids, tokenizer.eos_token_id)
-            )
+            yield Problem(id=place, prompt=asked, answer="", source="sft"), completion
 
 
 def _rows(name: str) -> Iterator[tuple[str, dict[str, Any]]]:

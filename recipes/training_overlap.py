@@ -6,11 +6,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from eval.benchmarks import Benchmark
 from eval.contamination import NGRAM_WORDS, Overlap, overlaps, without_overlaps
 from eval.standings import Standing
 from recipes.config import from_yaml
 from recipes.decontamination import RECORD
+from recipes.supervised import SftConfig, read_rows
+from rewards.problem import Problem
 
 Found = dict[str, dict[str, Any]]
 """By benchmark: num_problems, num_overlapping, and the overlaps."""
@@ -24,8 +28,7 @@ def training_overlap(run: Path, benchmarks: Sequence[Benchmark]) -> Found | str:
     """
     file = run / "config.yaml"
     try:
-        train = from_yaml(file.read_text(), str(file)).task.problems("train")
-        train = without_overlaps(train, _left_out(run))
+        train = without_overlaps(_asked(file), _left_out(run))
     except (OSError, ValueError) as error:
         return f"training data of {run} cannot be compared: {str(error).splitlines()[0]}"
     found: Found = {}
@@ -38,6 +41,14 @@ def training_overlap(run: Path, benchmarks: Sequence[Benchmark]) -> Found | str:
             "overlaps": [asdict(pair) for pair in pairs],
         }
     return found
+
+
+def _asked(file: Path) -> list[Problem]:
+    """The training problems of a run, or the prompts of a supervised stage."""
+    if "data" not in (yaml.safe_load(file.read_text()) or {}):
+        return from_yaml(file.read_text(), str(file)).task.problems("train")
+    config = from_yaml(file.read_text(), str(file), SftConfig)
+    return [problem for problem, _ in read_rows(config.data)]
 
 
 def overlap_line(standing: Standing, found: Found | str) -> str | None:
