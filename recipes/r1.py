@@ -41,7 +41,7 @@ def main() -> None:
 def start(argv: Sequence[str]) -> None:
     """What `main` guards: from the arguments to the table. Raises what says what to do."""
     if "--help" in argv or "-h" in argv:
-        print(f"{__doc__}\n{_told([word for word in argv if word not in ('--help', '-h')])}")
+        print(__doc__)
         return
     command = read_command(argv)
     from recipes.r1_config import write_config
@@ -53,15 +53,6 @@ def start(argv: Sequence[str]) -> None:
         print("\n".join(stage.name for stage in stages_of(command)))
     else:
         run_pipeline(command)
-
-
-def _told(words: Sequence[str]) -> str:
-    """The presets, and what is known of the one that is named."""
-    from recipes.r1_facts import R1_FACTS
-
-    estimated = "python -m recipes.doctor --plan --recipe r1 estimates them"
-    name = words[0] if words and words[0] in R1_FACTS else DEFAULT_PRESET
-    return f"Presets: {', '.join(R1_FACTS)} (docs/presets.md). {name}:\n{R1_FACTS[name].told(estimated)}"
 
 
 def read_command(argv: Sequence[str]) -> Command:

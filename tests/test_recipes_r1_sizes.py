@@ -9,7 +9,6 @@ from recipes import papers, sizes
 from recipes.plan import planned
 from recipes.preflight import check_config
 from recipes.preset_table import page
-from recipes.r1 import start
 from recipes.r1_config import R1Config, read_config, write_config
 from recipes.r1_facts import R1_FACTS
 from recipes.r1_presets import R1_PRESETS
@@ -115,10 +114,3 @@ def test_a_plan_of_a_pipeline_takes_a_preset_and_a_device(capsys: pytest.Capture
     assert told["stage"] in ("r1_zero", "dev2", "r1")
     assert doctor.main(["--plan", "--recipe", "r1", "qwen2.5-0.5b", "--model", "x"]) == 2
     assert "of a pipeline a preset can be planned" in capsys.readouterr().err
-
-
-def test_help_tells_of_the_preset(capsys: pytest.CaptureFixture[str]):
-    start(["qwen2.5-7b", "--help"])
-    told = capsys.readouterr().out
-    assert "hardware: 8 GPUs with 80 GB" in told
-    assert "Presets: paper, qwen2.5-32b, qwen2.5-7b" in told
