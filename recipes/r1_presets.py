@@ -8,6 +8,7 @@ from eval.evaluate import EvalConfig
 from recipes.config import RunConfig
 from recipes.evaluation import EvaluateConfig
 from recipes.r1_config import R1Config
+from recipes.r1_sizes import R1_SIZES
 from recipes.rejection_config import RejectionConfig
 from recipes.supervised import SftConfig
 from rl.objective import LossConfig
@@ -137,5 +138,5 @@ def _small_measure(benchmark: str, **changed: Any) -> EvaluateConfig:
     )
 
 
-R1_PRESETS: dict[str, Callable[[], R1Config]] = {"smollm2-cpu": smollm2_cpu}
+R1_PRESETS: dict[str, Callable[[], R1Config]] = {"smollm2-cpu": smollm2_cpu, **R1_SIZES}
 """By the names of the command line."""
