@@ -43,6 +43,18 @@ YARN = {
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the faults are the CPU's")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def expert_group():
+    """vLLM makes the groups of a process with its first engine, one for experts if that has some.
+
+    In these tests the first may have none; of one process all groups are alike.
+    """
+    from vllm.distributed import parallel_state
+
+    if parallel_state._TP is not None and parallel_state._EP is None:
+        parallel_state._EP = parallel_state._TP
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_deepseek_v3(tmp_path_factory.mktemp("deepseek"))
