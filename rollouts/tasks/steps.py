@@ -14,12 +14,14 @@ from rewards.problem import Problem, Response, Score
 from rewards.purity import pure
 from rollouts.sampler import Split
 from rollouts.tasks.splits import split_of
-from rollouts.tasks.worked_columns import worked_chain
+from rollouts.tasks.worked_columns import spaced, worked_chain
 
 KINDS = {"add2": (2, "+"), "subtract2": (2, "-"), "add3": (3, "+"), "subtract3": (3, "-")}
 """Digits of both operands and the operator of each kind that is no word problem."""
 
 ATTEMPTS_PER_PROBLEM = 200
+BRIEF = 0.3
+"""Share of worked solutions without steps."""
 
 NAMES = ("Ada", "Ben", "Carla", "Dan", "Eva", "Finn", "Gina", "Hugo", "Ines", "Jonas")
 THINGS = ("apples", "books", "cards", "coins", "eggs", "marbles", "pencils", "shells", "stamps")
@@ -73,11 +75,16 @@ class Steps:
     def worked(self, problem: Problem) -> str:
         r"""A solution in R1's form: the columns within `<think>`, then a sentence and the answer boxed.
 
-        Example: "What is 47 + 38?" is worked as "<think>\n47 + 38\nones: 7 + 8 = 15, write 5,
-        carry 1\ntens: 4 + 3 + 1 = 8\nso 85\n</think>\nThe answer is \boxed{85}."
+        `BRIEF` of them, by a hash of the problem, think in one line, as people's do: what pays is for
+        RL to find. Example: "What is 47 + 38?" is worked as "<think>\n47 + 38\nones: 7 + 8 = 15,
+        write 5, carry 1\ntens: 4 + 3 + 1 = 8\nso 85\n</think>\nThe answer is \boxed{85}.", or in
+        brief as "<think>\n47 + 38 = 85\n</think>\nThe answer is \boxed{85}."
         """
-        expression = problem.id.split("/")[2]
-        return f"<think>\n{worked_chain(expression)}\n</think>\nThe answer is \\boxed{{{problem.answer}}}."
+        expression, result = problem.id.split("/")[2], problem.answer
+        chain = worked_chain(expression)
+        if Random(f"brief/{problem.id}").random() < BRIEF:
+            chain = f"{spaced(expression)} = {result}"
+        return f"<think>\n{chain}\n</think>\nThe answer is \\boxed{{{result}}}."
 
 
 @lru_cache(maxsize=8)

@@ -26,6 +26,11 @@ def worked_chain(expression: str) -> str:
     return "\n".join(lines)
 
 
+def spaced(expression: str) -> str:
+    """ "47+38-29" as "47 + 38 - 29"."""
+    return re.sub(r"([+-])", r" \1 ", expression)
+
+
 def _columns(a: int, b: int) -> list[tuple[str, int, int]]:
     count = max(len(str(a)), len(str(b)))
     return [(PLACES[i], a // 10**i % 10, b // 10**i % 10) for i in range(count)]
