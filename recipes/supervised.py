@@ -1,6 +1,7 @@
 """A supervised stage: rows of prompts and completions to a fine-tuned checkpoint."""
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,9 @@ from rl.policy import PolicyConfig
 from rl.ranks import find_ranks
 from rl.run_folder import AtomicFolder, RunFolder, write_atomically
 from rl.sft import Example, SupervisedConfig, fine_tune
+from rollouts.model_config import policy_fault, read_model_config
 from rollouts.models import DEFAULT_MODEL, resolve_model
+from rollouts.process import uses_gpu
 from rollouts.prompts import PromptConfig, Renderer
 
 
@@ -51,6 +54,9 @@ def run(config: SftConfig, path: Path, *, resume: bool) -> None:
             f"start it by torchrun --nproc-per-node {config.training.num_processes}"
         )
     model = resolve_model(config.model)
+    lora, cuda = config.policy.lora.rank > 0, uses_gpu(os.environ)
+    if fault := policy_fault(read_model_config(str(model)), lora=lora, cuda=cuda):
+        raise ValueError(f"model {config.model!r}: {fault}")
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
