@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from recipes.cli import guarded
-from recipes.finished import Finished, find_finished, own_rows
+from recipes.finished import Finished, Measured, find_finished
 from recipes.markdown import fenced, plain, table
 from rl.run_folder import write_atomically
 
@@ -101,7 +101,8 @@ def _what(found: Finished) -> str:
     else:
         kind = found.config.get("task", {}).get("kind", "?")
         how = f"reinforcement learning with rewards that rules check (task: {plain(str(kind))})"
-    return f"Made by {PROJECT} from {start}: {how}, in one run with one seed."
+    stage = f"Stage {plain(found.stage)} of DeepSeek-R1's pipeline on this base: its own part was "
+    return f"Made by {PROJECT} from {start}. {stage if found.stage else 'By '}{how}, with one seed."
 
 
 def _evaluation(found: Finished) -> Iterator[str]:
@@ -110,8 +111,8 @@ def _evaluation(found: Finished) -> Iterator[str]:
         yield from ["It was not evaluated.", ""]
     if found.before_after:
         yield from _before_after(found.before_after)
-    for evaluation in found.evaluations:
-        yield from _benchmarks(evaluation)
+    if found.evaluations:
+        yield from _benchmarks(found)
 
 
 def _before_after(summary: dict[str, Any]) -> Iterator[str]:
@@ -146,24 +147,31 @@ def _before_after(summary: dict[str, Any]) -> Iterator[str]:
         yield ""
 
 
-def _benchmarks(evaluation: dict[str, Any]) -> Iterator[str]:
+def _benchmarks(found: Finished) -> Iterator[str]:
+    """One table of all evaluations, then what they compare."""
     rows = [["", "benchmark", "problems x samples", "pass@1, 95%", "cut off", "tokens"]]
-    for each in evaluation["standings"]:
-        rows.append(
-            [
-                each["label"],
-                each["benchmark"],
-                f"{each['num_problems']} x {each['num_samples']}",
-                f"{_percent(each['pass_at_1'])} {_interval(each['pass_at_1_interval'])}",
-                _percent(each["rates"]["truncated_frac"]),
-                f"{each['rates']['mean_tokens']:.0f}",
-            ]
-        )
+    rows += [row for evaluation in found.evaluations for row in _standings(evaluation)]
     yield from [*table(rows), ""]
-    for row in evaluation["comparisons"]:
-        names = f"{plain(row['before'])} to {plain(row['after'])}"
-        yield f"- {plain(row['benchmark'])}, {names}: {_points(row)}"
-    yield from [f"- Protocol: {plain(str(evaluation['config'].get('protocol')))}", ""]
+    for evaluation in found.evaluations:
+        for row in evaluation.results["comparisons"]:
+            names = f"{plain(row['before'])} to {plain(row['after'])}"
+            yield f"- {plain(row['benchmark'])}, {names}: {_points(row)}"
+    for row in found.compared:
+        yield f"- {plain(str(row['before']))} to {plain(str(row['after']))}: {_points(row)}"
+    protocols = {str(each.results["config"].get("protocol")) for each in found.evaluations}
+    yield from [f"- Protocol: {plain(', '.join(sorted(protocols)))}", ""]
+
+
+def _standings(evaluation: Measured) -> Iterator[list[str]]:
+    for each in evaluation.results["standings"]:
+        yield [
+            evaluation.label(each),
+            each["benchmark"],
+            f"{each['num_problems']} x {each['num_samples']}",
+            f"{_percent(each['pass_at_1'])} {_interval(each['pass_at_1_interval'])}",
+            _percent(each["rates"]["truncated_frac"]),
+            f"{each['rates']['mean_tokens']:.0f}",
+        ]
 
 
 def _made(found: Finished) -> Iterator[str]:
@@ -234,9 +242,8 @@ def _own_results(found: Finished) -> Iterator[tuple[str, float, Sequence[float]]
         kind = found.config.get("task", {}).get("kind", "own task")
         yield f"{kind} ({row['split']} split)", row["pass_at_1"], row["pass_at_1_interval"]
     for evaluation in found.evaluations:
-        ours = own_rows(found, evaluation)
-        for each in evaluation["standings"]:
-            if each["trial"].partition("/")[0] in ours:
+        for each in evaluation.results["standings"]:
+            if each["trial"].partition("/")[0] in evaluation.own:
                 yield each["benchmark"], each["pass_at_1"], each["pass_at_1_interval"]
 
 

@@ -31,6 +31,8 @@ class Device:
     """Of each."""
     count: int = 1
     """GPUs, each with a process of its own."""
+    machines: int = 1
+    """That they are in."""
     has_bfloat16: bool = True
 
     @property
@@ -76,8 +78,9 @@ def find_device(name: str) -> Device:
     name = name.lower()
     several = re.fullmatch(r"([1-9]\d{0,3})x(?:([1-9]\d{0,3})x)?([a-z].*)", name)
     if several and several[3] in GPUS:
+        machines = int(several[1]) if several[2] else 1
         count = int(several[1]) * int(several[2] or 1)
-        return replace(GPUS[several[3]], name=name, count=count)
+        return replace(GPUS[several[3]], name=name, count=count, machines=machines)
     if name in GPUS:
         return GPUS[name]
     if name == "cpu":

@@ -13,8 +13,28 @@ from rollouts.known_models import KNOWN_MODELS, KnownModel
 
 STAGES = "stages"
 LAST_STAGE = "r1"
+MEASURE = "measure_"
 DEPTH = 16
 """So many runs may stand between a model and its base."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """An evaluation by recipes.evaluate.
+
+    Attributes:
+        results: Its results.json.
+        stage: What a pipeline measured by it, which its rows are then called; else empty.
+        own: Names of those of its models that are the finished one.
+    """
+
+    results: dict[str, Any]
+    stage: str
+    own: frozenset[str]
+
+    def label(self, row: dict[str, Any]) -> str:
+        """What to call a row: in a pipeline each is of "model"."""
+        return row["label"].replace("model", self.stage, 1) if self.stage else row["label"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +49,8 @@ class Finished:
         versions: What it was made with.
         numbers: Of a supervised stage; else empty.
         before_after: eval.json of a run; None without.
-        evaluations: results.json of evaluations that may be of it.
+        evaluations: Of it, and of those that it is compared with.
+        compared: Differences between stages, as a pipeline's table.json has them.
         base: The model that the first of its runs started from, as a recipe names it.
     """
 
@@ -39,13 +60,19 @@ class Finished:
     versions: dict[str, Any]
     numbers: dict[str, Any] = field(default_factory=dict)
     before_after: dict[str, Any] | None = None
-    evaluations: tuple[dict[str, Any], ...] = ()
+    evaluations: tuple[Measured, ...] = ()
+    compared: tuple[dict[str, Any], ...] = ()
     base: str
 
     @property
     def final(self) -> Path:
         """The checkpoint."""
         return self.folder / "final"
+
+    @property
+    def stage(self) -> str:
+        """Its name in a pipeline; empty for a run of its own."""
+        return "" if self.card.parent == self.final else self.folder.name
 
     @property
     def is_supervised(self) -> bool:
@@ -68,11 +95,9 @@ def find_finished(path: Path, stage: str = "", evaluations: Sequence[Path] = ())
     Raises:
         ValueError: There is none, it is not finished, or an evaluation is none.
     """
-    found = list(evaluations)
     root = path if (path / STAGES).is_dir() else None
     if root:
         folder = _stage(root, stage)
-        found += sorted(each.parent for each in root.glob(f"{STAGES}/*/results.json"))
     elif stage:
         raise ValueError(f"{path} has no stages: leave --stage out, or name a pipeline's folder")
     else:
@@ -93,19 +118,13 @@ def find_finished(path: Path, stage: str = "", evaluations: Sequence[Path] = ())
         versions=_read(folder / "versions.json") or {},
         numbers=_read(folder / "numbers.json") or {},
         before_after=_read(folder / "eval.json"),
-        evaluations=tuple(_evaluation(each) for each in found),
+        evaluations=(
+            *(_measured_stages(root, folder.name) if root else ()),
+            *(_measured(each, folder) for each in evaluations),
+        ),
+        compared=tuple((_read(root / "table.json") or {}).get("comparisons", ()) if root else ()),
         base=_base(config, folder),
     )
-
-
-def own_rows(found: Finished, evaluation: dict[str, Any]) -> set[str]:
-    """Names of the models of an evaluation that are this one, by the folder that was measured."""
-    ours = {found.folder.resolve(), found.final.resolve()}
-    return {
-        subject
-        for subject, model in evaluation["models"].items()
-        if Path(model["name"]).expanduser().resolve() in ours
-    }
 
 
 def _stage(root: Path, name: str) -> Path:
@@ -139,7 +158,31 @@ def _base(config: dict[str, Any], folder: Path) -> str:
     return model
 
 
-def _evaluation(folder: Path) -> dict[str, Any]:
+def _measured(folder: Path, model: Path) -> Measured:
+    """An evaluation that was named; the model is known by the folder that was measured."""
+    results = _results(folder)
+    ours = {model.resolve(), (model / "final").resolve()}
+    own = {
+        subject
+        for subject, other in results["models"].items()
+        if Path(other["name"]).expanduser().resolve() in ours
+    }
+    return Measured(results=results, stage="", own=frozenset(own))
+
+
+def _measured_stages(root: Path, stage: str) -> Iterator[Measured]:
+    """A pipeline's own, in the order in which they ended; each measures one model."""
+    files = root.glob(f"{STAGES}/{MEASURE}*/results.json")
+    for file in sorted(files, key=lambda each: each.stat().st_mtime):
+        name = file.parent.name.removeprefix(MEASURE)
+        results = _results(file.parent)
+        is_own = name in (stage, f"{stage}_instructions")
+        yield Measured(
+            results=results, stage=name, own=frozenset(results["models"] if is_own else ())
+        )
+
+
+def _results(folder: Path) -> dict[str, Any]:
     results = _read(folder / "results.json")
     if results is None or not {"standings", "models", "comparisons"} <= results.keys():
         raise ValueError(f"{folder} is no finished evaluation: it holds no results.json of ours")

@@ -3,7 +3,8 @@
 `python -m recipes.doctor --plan [PRESET] [fields as a recipe takes them] [--recipe NAME]
 [--device NAME] [--prompt-tokens N] [--mean-tokens N] [--json]`. DEVICE is cpu (this machine), a GPU's
 name such as h100 or rtx4090, several such as 8xh100 or 4x8xh100 (machines x GPUs), or a CPU's memory
-such as 24GiB; left out, what the preset states. Of a name that two recipes have, r1_zero's is meant.
+such as 24GiB; left out, what the preset states. Of a name that several recipes have, r1_zero's is
+meant; of r1, the pipeline, the largest RL stage of a preset is planned.
 Exit code 2 with one line if the run does not fit. A model needs no more than its config.json.
 Seconds are estimates.
 """
@@ -54,11 +55,15 @@ class Plan:
     """What does not fit or is tight, and what would; empty if it fits."""
     facts: PresetFacts | None = None
     """Of the preset, if it has any."""
+    stage: str = ""
+    """Of a pipeline, the one that is planned: its largest RL stage."""
+    other_hours: float = 0.0
+    """Of a pipeline's other RL stages."""
 
     @property
     def hours(self) -> float:
         """Of all rounds, evaluations left out."""
-        return self.num_rounds * sum(self.seconds.values()) / 3600
+        return self.num_rounds * sum(self.seconds.values()) / 3600 + self.other_hours
 
 
 def main(argv: Sequence[str]) -> int:
@@ -88,6 +93,8 @@ def planned(argv: Sequence[str]) -> Plan:
         ValueError: A mistake in it.
     """
     given, rest = _split(argv)
+    if given.recipe == "r1":
+        return _pipeline(given, rest)
     presets = RECIPES[given.recipe] if given.recipe else PRESETS
     command = split_command(rest, "doctor --plan", "quickstart", list(presets))
     config = read_config(command, presets)
@@ -101,6 +108,20 @@ def planned(argv: Sequence[str]) -> Plan:
         mean=given.mean_tokens or (own.mean_tokens if own else None),
     )
     return replace(plan, facts=facts)
+
+
+def _pipeline(given: argparse.Namespace, rest: Sequence[str]) -> Plan:
+    """As `planned`, of one of the pipeline's presets."""
+    from recipes.r1_facts import R1_FACTS
+    from recipes.r1_plan import plan_pipeline
+    from recipes.r1_presets import R1_PRESETS
+
+    command = split_command(rest, "doctor --plan --recipe r1", "smollm2-cpu", list(R1_PRESETS))
+    if command.fields or command.config:
+        raise ValueError("of a pipeline a preset can be planned, with --device and nothing else")
+    facts = R1_FACTS[command.preset]
+    device = find_device(given.device or facts.device)
+    return plan_pipeline(R1_PRESETS[command.preset](), device, facts)
 
 
 def plan_of(config: RunConfig, device: Device, *, prompt: int | None, mean: int | None) -> Plan:
@@ -149,6 +170,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
     arch = plan.demand.arch
     return {
         "model": plan.model,
+        "stage": plan.stage,
         "family": arch.family,
         "parameters": arch.parameters,
         "parameters_computed_per_token": arch.computed,
@@ -181,7 +203,8 @@ def print_plan(plan: Plan) -> None:
         told = plan.facts.told(f"about {_rounded(plan.hours)}, estimated")
         console.print(f"{told}\n", markup=False, soft_wrap=True)
     _, need = peak(plan.memory)
-    console.print(f"{plan.model}: {_model_line(plan.demand)}")
+    stage = f", stage {plan.stage}" if plan.stage else ""
+    console.print(f"{plan.model}{stage}: {_model_line(plan.demand)}")
     told = Text(f"memory: {need / GIB:.1f} GiB at the peak, {plan.device.told}: ")
     console.print(told.append(plan.verdict, STYLES[plan.verdict]))
     console.print(_table(plan.memory))
@@ -196,7 +219,7 @@ def _split(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The plan's own options, and what a recipe takes."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--plan", action="store_true")
-    parser.add_argument("--recipe", choices=list(RECIPES))
+    parser.add_argument("--recipe", choices=[*RECIPES, "r1"])
     parser.add_argument("--device")
     parser.add_argument("--prompt-tokens", type=_count)
     parser.add_argument("--mean-tokens", type=_count)
@@ -245,7 +268,8 @@ def _pace(plan: Plan) -> str:
         f"a round, estimated: {_rounded(sum(took.values()))} s ({phases_s}; {rate:,.0f} tokens/s "
         f"sampled) at {plan.device.speed.flops / 1e12:.3g} TFLOP/s and "
         f"{plan.device.speed.bandwidth / 1e9:.0f} GB/s{' each' * (plan.device.count > 1)}; "
-        f"{plan.num_rounds} rounds about {_rounded(plan.hours)} hours, evaluations left out"
+        f"{plan.num_rounds} rounds about {_rounded(plan.hours - plan.other_hours)} hours"
+        f"{f', all RL stages {_rounded(plan.hours)}' if plan.stage else ''}, evaluations left out"
     )
 
 

@@ -168,10 +168,19 @@ def test_the_base_is_found_behind_other_runs(tmp_path: Path):
 
 
 def make_pipeline(root: Path) -> Path:
-    for name in ("dev1", "r1", "distill"):
-        make_run(root / "stages" / name, "model: Qwen/Qwen2.5-7B\n")
-        write(root / "stages" / name / "manifest.json", {})
-    make_evaluation(root / "stages" / "measure", root / "stages" / "r1")
+    for name, value in (("dev1", 0.1), ("r1", 0.2), ("r1_cut_off", 0.05)):
+        if name != "r1_cut_off":
+            make_run(root / "stages" / name, "model: Qwen/Qwen2.5-7B\n", None)
+            write(root / "stages" / name / "manifest.json", {})
+        results = {
+            "config": {"protocol": "r1"},
+            "models": {"model": {"name": "/elsewhere/stages/r1/final"}},
+            "standings": [standing("model", value)],
+            "comparisons": [],
+        }
+        write(root / "stages" / f"measure_{name}" / "results.json", results)
+    difference = {"before": "dev1", "after": "r1", "mean": 0.1, "interval": [0.05, 0.15]}
+    write(root / "table.json", {"rows": [], "comparisons": [difference]})
     return root
 
 
@@ -180,11 +189,16 @@ def test_a_stage_of_a_pipeline_has_its_card_outside_of_what_manifests_hold(tmp_p
     found = find_finished(root)
     assert found.folder.name == "r1"
     assert found.card == root / "card-r1.md"
-    names = [r["dataset"]["name"] for r in read(card(found, "x"))["model-index"][0]["results"]]
-    assert "gsm8k" in names
-    other = find_finished(root, "dev1")
-    names = [r["dataset"]["name"] for r in read(card(other, "x"))["model-index"][0]["results"]]
-    assert "gsm8k" not in names  # measured was r1
+    text = card(found, "x")
+    assert "Stage r1 of DeepSeek-R1's pipeline on this base: its own part was reinf" in text
+    # Its own number is neither another stage's nor its own with the thinking cut off.
+    (result,) = read(text)["model-index"][0]["results"]
+    assert (result["dataset"]["name"], result["metrics"][0]["value"]) == ("gsm8k", 20.0)
+    assert "| dev1 (chat) | gsm8k | 64 x 4 | 10.0% [10.0, 30.0] |" in text
+    assert "| r1_cut_off (chat) | gsm8k |" in text
+    assert "- dev1 to r1: +10.0 points [+5.0, +15.0], paired by problem" in text
+    (other,) = read(card(find_finished(root, "dev1"), "x"))["model-index"][0]["results"]
+    assert other["metrics"][0]["value"] == 10.0
 
 
 def test_the_program_writes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -130,7 +130,7 @@ def test_more_of_anything_takes_more(capsys: pytest.CaptureFixture[str]):
         ("--plan --device 8xrtx1", "unknown device '8xrtx1'"),
         ("--plan --device 0xh100", "unknown device '0xh100'"),
         ("--plan --device t4", "policy.dtype is bfloat16, which t4 does not compute in: use"),
-        ("--plan --recipe r1", "--recipe: invalid choice: 'r1'"),
+        ("--plan --recipe r9", "--recipe: invalid choice: 'r9'"),
         ("--plan --mean-tokens 0", "--mean-tokens: '0' is no number of tokens, 1 or more"),
         ("--plan --device", "--device: expected one argument"),
         ("--plan quickstrt", "unknown preset 'quickstrt'; did you mean 'quickstart'?"),
@@ -235,7 +235,7 @@ def test_several_gpus_are_a_device():
 
 
 def test_sharded_states_are_offered_no_other_precision(capsys: pytest.CaptureFixture[str]):
-    code, _, err = told(capsys, "--plan qwen2.5-7b --device 8xrtx4090")
+    code, _, err = told(capsys, "--plan qwen2.5-7b --device 2xh100")
     assert code == 2
     assert "--optimizer" not in err  # what `policy.fsdp` refuses
 

@@ -174,5 +174,6 @@ def test_nothing_else_of_the_run_goes(tmp_path: Path):
     (folder / "rollouts").mkdir()
     (folder / "rollouts" / "round-000000.jsonl.zst").write_text("secret")
     (folder / "final" / ".tmp-x").write_text("half")
+    (folder / "final" / "README.md").write_text("an older card")
     parcel = parcel_of(find_finished(folder), "me/first")
     assert sorted(parcel.files) == ["config.json", "model.safetensors"]
