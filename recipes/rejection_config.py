@@ -18,7 +18,7 @@ FREE = (
     *(
         f"{server}.{name}"
         for server in ("endpoint", "rewrite")
-        for name in ("url", "key_variable", "max_concurrent", "timeout_s", "retries")
+        for name in ("url", "key_variable", "max_concurrent", "timeout_s", "retries", "send_seeds")
     ),
 )
 """May differ when sampling is resumed: the same model may be served elsewhere."""

@@ -150,7 +150,9 @@ class Endpoint:
     async def _answer(self, client: Any, ask: Ask) -> Answer:
         """One answer; junk is asked for again, what openai retries is retried by it."""
         sampling = ask.sampling
-        extra = {"top_k": sampling.top_k} if sampling.top_k > 0 else {}
+        extra: dict[str, Any] = {"top_k": sampling.top_k} if sampling.top_k > 0 else {}
+        if self.config.send_seeds:
+            extra["seed"] = ask.seed % (1 << SEED_BITS)
         tries = self.config.retries + 1
         async with asyncio.timeout(self.config.timeout_s * tries):
             for tried in range(tries):
@@ -162,7 +164,6 @@ class Endpoint:
                         temperature=sampling.temperature,
                         top_p=sampling.top_p,
                         max_tokens=sampling.max_tokens,
-                        seed=ask.seed % (1 << SEED_BITS),
                         extra_body={**self._extra, **extra},
                     )
                 except ValueError as error:  # no JSON

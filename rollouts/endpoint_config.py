@@ -26,6 +26,9 @@ class EndpointConfig:
     retries: int = 4
     """Further tries after a refusal (429, 5xx, no connection) or an answer that is none, each after
     a longer pause or what the server asks for."""
+    send_seeds: bool = True
+    """Send each request's seed. A vLLM server on a CPU ends at one unless it was started with
+    --no-enable-chunked-prefill."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work, and an address that would put a key into files."""

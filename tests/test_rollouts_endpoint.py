@@ -75,7 +75,9 @@ def test_what_only_some_servers_know_is_sent_only_if_it_is_set():
     (ask,) = asks(1)
     ask = replace(ask, sampling=Sampling(top_k=20))
     with serving(plus_one) as served:
-        list(Endpoint(config(served.url), {"enable_thinking": False}).answers([ask]))
+        where = config(served.url, send_seeds=False)
+        list(Endpoint(where, {"enable_thinking": False}).answers([ask]))
+    assert "seed" not in served.bodies[0]
     assert served.bodies[0]["top_k"] == 20
     assert served.bodies[0]["chat_template_kwargs"] == {"enable_thinking": False}
 
