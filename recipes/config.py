@@ -121,6 +121,9 @@ class RunConfig:
     """Also evaluate the base under the best of a few prompts, chosen on the validation split."""
     track: TrackConfig = field(default_factory=TrackConfig)
     """Trackers that are told the metrics, too."""
+    end_after: str | None = None
+    """End the run after so long in rounds, such as 20m, as if that had been its last round; for
+    comparisons at equal time."""
     stop_after: str | None = None
     """Stop cleanly after this long, such as 3h50m, for batch queues; --resume continues."""
 

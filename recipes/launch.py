@@ -28,7 +28,7 @@ from recipes.noise import quiet
 from recipes.preflight import check_config, check_reference, check_room
 from recipes.progress import Progress, show_result
 from recipes.scoring import pooled
-from recipes.stopping import Stopper
+from recipes.stopping import Stopper, parse_duration
 from recipes.tracking import Tracking
 from recipes.versions import changed_versions, versions
 from rewards.problem import Problem
@@ -53,6 +53,8 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
     `recipe` is the module that a person typed, for the command that continues.
     """
     check_config(config)
+    if config.end_after is not None:
+        parse_duration(config.end_after)
     ranks = find_ranks()
     path = ranks.from_first(lambda: path)
     stopper = Stopper(config.stop_after)
@@ -71,13 +73,14 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
                 keep_record(folder.path, data.contamination)
             with stopper, progress, _tracking(config, path, progress, ranks) as report:
                 data = replace(data, score=score, same=same)
-                should_stop = partial(_any_asked, ranks, stopper)
+                ended = partial(_ended, config, path, ranks)
+                should_stop = partial(_any_asked, ranks, stopper, ended)
                 run = build(config, model, data, folder, report, should_stop, ranks)
                 state = restore(run)
                 report.begin(state.round)
                 _start(config, run, data, state)
-                state = train(run, state)
-            if state.round < config.train.num_rounds:
+                state = state if ended() else train(run, state)
+            if state.round < config.train.num_rounds and not ended():
                 command = f"python -m recipes.{recipe} --resume {shlex.quote(str(folder.path))}"
                 print(f"stopped after round {state.round}; continue with\n  {command}")
                 return
@@ -109,8 +112,17 @@ def _tracking(config: RunConfig, path: Path, progress: Progress, ranks: Ranks) -
     return Tracking(config.track, path, values, progress, is_first=ranks.is_first)
 
 
-def _any_asked(ranks: Ranks, stopper: Stopper) -> bool:
-    return ranks.any(stopper.asked())
+def _any_asked(ranks: Ranks, stopper: Stopper, ended: Callable[[], bool]) -> bool:
+    return ranks.any(stopper.asked()) or ended()
+
+
+def _ended(config: RunConfig, path: Path, ranks: Ranks) -> bool:
+    """Whether the rounds so far, of earlier starts too, took as long as `end_after`."""
+    if config.end_after is None:
+        return False
+    lines = (path / "metrics.jsonl").read_text().splitlines() if ranks.is_first else ()
+    spent = sum(json.loads(line)["time/round_s"] for line in lines)
+    return ranks.any(ranks.is_first and spent >= parse_duration(config.end_after))
 
 
 def open_folder(

@@ -1,31 +1,12 @@
 """DeepSeek-R1's pipeline as settings; `recipes.r1_stages` has the stages that they come to."""
 
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
-import yaml
-
-from recipes.config import RunConfig, from_yaml, nearest, to_yaml
+from recipes.config import RunConfig
 from recipes.evaluation import EvaluateConfig
 from recipes.rejection_config import RejectionConfig
 from recipes.supervised import SftConfig
 from rollouts.models import DEFAULT_MODEL
-
-SECTIONS = {
-    "r1_zero": RunConfig,
-    "cold_start": RejectionConfig,
-    "dev1": SftConfig,
-    "dev2": RunConfig,
-    "rejection": RejectionConfig,
-    "general": RejectionConfig,
-    "dev3": SftConfig,
-    "r1": RunConfig,
-    "distill_data": RejectionConfig,
-    "distill": SftConfig,
-    "measure": EvaluateConfig,
-    "instructions": EvaluateConfig,
-}
-"""The class of each section's settings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,39 +41,9 @@ class R1Config:
     instructions: EvaluateConfig | None = None
     """Of Dev3 and R1 on general prompts."""
     control: bool = True
-    """Also RL from Dev1 by R1-Zero's rewards alone, with Dev2's settings else: what worked solutions
-    brought is not to be taken for what a stage brought."""
+    """Also RL from Dev1 by accuracy alone, as R1-Zero's, with Dev2's settings else: what worked
+    solutions brought is not to be taken for what a stage brought."""
     cut_off: bool = True
     """Also measure Dev2 with its thinking cut off at once."""
     num_processes: int = 1
     """Of every stage that trains, as torchrun starts them."""
-
-
-def write_config(config: R1Config) -> str:
-    """Every field as YAML, a section a stage."""
-    values: dict[str, Any] = {}
-    for each in fields(config):
-        value = getattr(config, each.name)
-        is_section = each.name in SECTIONS and value is not None
-        values[each.name] = yaml.safe_load(to_yaml(value)) if is_section else value
-    return yaml.safe_dump(values, sort_keys=False)
-
-
-def read_config(text: str, name: str) -> R1Config:
-    """The inverse of `write_config`. Raises ValueError naming what is wrong, and where."""
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{name}: no YAML ({getattr(error, 'problem', error)})") from error
-    known = [each.name for each in fields(R1Config)]
-    unknown = [key for key in values if key not in known] if isinstance(values, dict) else [name]
-    if unknown:
-        near = nearest(str(unknown[0]), known) or known[0]
-        raise ValueError(f"{name}: unknown section {unknown[0]!r}; did you mean {near!r}?")
-    for key, cls in SECTIONS.items():
-        if values.get(key) is not None:
-            values[key] = from_yaml(yaml.safe_dump(values[key]), f"{name}: {key}", cls)
-    try:
-        return R1Config(**values)
-    except TypeError as error:
-        raise ValueError(f"{name}: {str(error).partition(') ')[2]}") from error

@@ -162,7 +162,11 @@ def _check(config: RejectionConfig) -> tuple[Endpoint | None, Endpoint | None]:
             "nobody to sample from: name a MODEL first, or give --endpoint.url and "
             "--endpoint.model, or --num-samples 0 for worked solutions alone"
         )
-    reward_of(config)
+    if reward_of(config).takes_group:
+        raise ValueError(
+            f"reward {config.reward!r} scores the samples of a problem together; each is graded when it "
+            "is there: give one that scores one response"
+        )
     check_deadlines(config)
     prompts = config.prompts
     if config.endpoint.url and (prompts.template != "chat" or prompts.prefill):

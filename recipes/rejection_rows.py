@@ -1,6 +1,6 @@
 """From texts that were chosen to rows: into the form that is asked for, and graded again."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from random import Random
@@ -16,6 +16,9 @@ from rollouts.tasks.dataset import hashed, key_of, text_of
 from rollouts.tasks.rows import Row, field_of, read_rows
 
 Rows = list[dict[str, Any]]
+
+Found = tuple[Problem, str | None, dict[str, Any]]
+"""A problem, a text for it (None: there is none after all), and further fields of its row."""
 
 
 @dataclass(kw_only=True)
@@ -34,43 +37,40 @@ class Finishing:
         """The counts of an origin."""
         return self.removed.setdefault(origin, Counter())
 
-    def rows(
-        self, origin: str, texts: Iterable[tuple[Problem, str | None, dict[str, Any]]]
-    ) -> Iterator[dict[str, Any]]:
-        """A row of each (problem, text, further fields); what is changed is graded again.
+    def rows(self, origin: str, texts: Iterable[Found]) -> Iterator[dict[str, Any]]:
+        """A row of each text; what is put into another form is graded again.
 
-        A text None, or one without R1's form where that is asked for, counts as "form", one that is
-        no longer right as "regraded".
+        A text that is None, or cannot be put into the form that is asked for, counts as "form", one
+        that is no longer right as "regraded".
         """
-        removed = self.count(origin)
-        if self.asked.config.form == "as_sampled":
-            for problem, text, more in texts:
+        as_sampled = self.asked.config.form == "as_sampled"
+        formed = texts if as_sampled else self._formed(texts, self.count(origin))
+        if as_sampled or not self._is_graded(origin):
+            for problem, text, more in formed:
                 yield self._row(origin, problem, text, more)
             return
-        known: dict[str, tuple[Problem, dict[str, Any]]] = {}
-        for name, response, score in scored_in_order(
-            self.score, self._formed(texts, known, removed)
-        ):
-            problem, more = known.pop(name)
-            if score.verdict is Verdict.CORRECT or not self._is_graded(origin):
-                yield self._row(origin, problem, response.text, more)
-            else:
-                removed["regraded"] += 1
+        waiting: deque[Found] = deque()
 
-    def _formed(
-        self,
-        texts: Iterable[tuple[Problem, str | None, dict[str, Any]]],
-        known: dict[str, tuple[Problem, dict[str, Any]]],
-        removed: Counter[str],
-    ) -> Iterator[tuple[str, Problem, Response]]:
+        def responses() -> Iterator[tuple[str, Problem, Response]]:
+            for found in formed:
+                waiting.append(found)
+                yield origin, found[0], Response(text=found[1])
+
+        for _, _, score in scored_in_order(self.score, responses()):
+            problem, text, more = waiting.popleft()
+            if score.verdict is Verdict.CORRECT:
+                yield self._row(origin, problem, text, more)
+            else:
+                self.count(origin)["regraded"] += 1
+
+    def _formed(self, texts: Iterable[Found], removed: Counter[str]) -> Iterator[Found]:
         language = self.asked.config.filters.language
-        for number, (problem, text, more) in enumerate(texts):
+        for problem, text, more in texts:
             formed = None if text is None else to_r1_form(text, language=language)
             if formed is None:
                 removed["form"] += 1
-                continue
-            known[str(number)] = problem, more
-            yield str(number), problem, Response(text=formed)
+            else:
+                yield problem, formed, more
 
     def _is_graded(self, origin: str) -> bool:
         return origin != "file" or self.asked.config.solutions.graded
@@ -184,7 +184,7 @@ def worked_rows(finishing: Finishing, wanted: int, covered: Set[str]) -> Rows:
                 known[problem.id] = problem
                 yield problem.id, problem, Response(text=text)
 
-    def good() -> Iterator[tuple[Problem, str, dict[str, Any]]]:
+    def good() -> Iterator[Found]:
         for name, response, score in scored_in_order(finishing.score, made()):
             sample = Sample(
                 text=response.text,
@@ -217,7 +217,7 @@ def sample_rows(
     place = {problem: number for number, problem in enumerate(by_id)}
     ordered = sorted(keys, key=lambda key: (place[key[0]], key[1]))
 
-    def texts() -> Iterator[tuple[Problem, str | None, dict[str, Any]]]:
+    def texts() -> Iterator[Found]:
         for problem, sample in ordered:
             found, num_tokens = text((problem, sample))
             pass_rate = selection.tallies[problem].pass_rate

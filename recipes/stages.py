@@ -43,7 +43,7 @@ class Stage:
     Attributes:
         name: Its folder's.
         recipe: The module of `recipes` that runs it, by --config, --run-folder and --resume.
-        config: Its settings as YAML.
+        config: Its settings as YAML, or what gives them once the stages before it are done.
         inputs: Files and folders that it reads, by what a person calls them.
         outputs: Names in its folder; all must be there at its end.
         numbers: What its folder says of it, for the manifest.
@@ -52,11 +52,16 @@ class Stage:
 
     name: str
     recipe: str
-    config: str
+    config: str | Callable[[], str]
     inputs: Mapping[str, Path] = field(default_factory=dict)
     outputs: tuple[str, ...]
     numbers: Callable[[Path], dict[str, Any]]
     num_processes: int = 1
+
+    @property
+    def settings(self) -> str:
+        """What its command is told."""
+        return self.config if isinstance(self.config, str) else self.config()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +106,7 @@ class Stages:
             "stage": stage.name,
             "recipe": stage.recipe,
             "processes": stage.num_processes,
-            "config": yaml.safe_load(stage.config.replace(str(self.root), ".")),
+            "config": yaml.safe_load(stage.settings.replace(str(self.root), ".")),
             "inputs": {name: digest(path) for name, path in stage.inputs.items()},
         }
 
@@ -133,7 +138,7 @@ class Stages:
             self._check(stage, started, asked)
             return started
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path.parent / f"{stage.name}.config.yaml", stage.config.encode())
+        write_atomically(path.parent / f"{stage.name}.config.yaml", stage.settings.encode())
         started = {**asked, "seconds": 0.0}
         self._write(path.name, started)
         return started

@@ -46,6 +46,6 @@ def parse_duration(text: str) -> float:
     """Seconds of "3h50m", "90s" or "2h". Raises ValueError for anything else."""
     match = _DURATION.fullmatch(text.strip())
     if not match or not any(match.groups()):
-        raise ValueError(f"stop_after is {text!r}: write it as hours, minutes, seconds, like 3h50m")
+        raise ValueError(f"{text!r} is no duration: write hours, minutes, seconds, like 3h50m")
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return float(hours * 3600 + minutes * 60 + seconds)

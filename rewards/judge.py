@@ -19,14 +19,13 @@ from typing import Any, Literal
 
 from rewards.judge_prompts import Question, safety_question, shuffled, which_is_better
 from rewards.problem import Problem, Response, Score, Verdict
+from rewards.routing import preferred
 from rewards.scorer import TimedFuture
 from rewards.tags import summary_of
 
 logger = logging.getLogger(__name__)
 
 Aspect = Literal["helpfulness", "safety"]
-PASSING = 0.5
-"""From this value on the verdict is correct; it moves no reward, only what is counted."""
 ASKED = 2
 """So often a judge is asked whose answer cannot be read."""
 TALKATIVE = ("openai", "httpx", "httpx2", "httpcore", "httpcore2")
@@ -159,7 +158,7 @@ class Judge:
         value = await (self._safe if self.aspect == "safety" else self._better)(problem, text)
         if value is None:
             return Score(value=0.0, verdict=Verdict.JUDGE_ERROR)
-        return Score(value=value, verdict=Verdict.CORRECT if value >= PASSING else Verdict.WRONG)
+        return preferred(value)
 
     async def _safe(self, problem: Problem, text: str) -> float | None:
         answer = await self._answer(safety_question(problem, text))

@@ -17,6 +17,15 @@ from rewards.scorer import Scorer, TimedFuture
 Scores = list[Score]
 
 
+PASSING = 0.5
+"""A preference from this value on has the verdict correct: it moves no reward, only what is counted."""
+
+
+def preferred(value: float) -> Score:
+    """A preference between 0 and 1 as a score."""
+    return Score(value=value, verdict=Verdict.CORRECT if value >= PASSING else Verdict.WRONG)
+
+
 class Routed:
     """A scorer: `rules` for every problem, plus the preferences of its task.
 
@@ -37,8 +46,10 @@ class Routed:
         parts = self._parts(problem)
         if not parts:
             return rules
-        futures = [rules, *(scorer.submit(problem, responses) for scorer in parts.values())]
-        return joined(futures, partial(_summed, list(parts)))
+        # A reward model works here and now: whatever works elsewhere is asked before it.
+        first = sorted(parts, key=lambda name: parts[name].takes_group)
+        asked = {name: parts[name].submit(problem, responses) for name in first}
+        return joined([rules, *(asked[name] for name in parts)], partial(_summed, list(parts)))
 
     def check(self, problem: Problem) -> None:
         """Raise ValueError if a part does not work on a problem."""

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from rl.optimizer import KINDS
 from rl.policy import Policy
+from rl.publish import saved_buffers
 from rl.run_folder import AtomicFolder
 
 
@@ -86,12 +87,6 @@ def load_checkpoint(path: Path, policy: Policy) -> RunState:
     for name, tensor in load_file(frozen).items() if frozen.exists() else ():
         saved_buffers(policy.model)[name].copy_(tensor)
     return RunState(**json.loads((path / "state.json").read_text()))
-
-
-def saved_buffers(model: nn.Module) -> dict[str, Tensor]:
-    """What a checkpoint of the model holds beside parameters: DeepSeek-V3's router biases, frozen."""
-    params = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    return {name: tensor for name, tensor in model.state_dict().items() if name not in params}
 
 
 def checkpoint_bytes(num_parameters: int, *, reference: bool, itemsize: int) -> int:

@@ -31,7 +31,7 @@ from rl.lora import (
 )
 from rl.optimizer import MasterOptimizer, OptimizerConfig
 from rl.packing import Batch
-from rl.publish import CheckpointWeights
+from rl.publish import CheckpointWeights, check_same_buffers
 from rl.ranks import ALONE, Ranks
 from rl.rows import make_row
 from rollouts.adapters import AdapterShape
@@ -212,6 +212,7 @@ class Policy:
     def read_reference(self, folder: Path) -> None:
         """Make another checkpoint of this architecture the reference."""
         other = AutoModelForCausalLM.from_pretrained(folder, dtype=self.dtype)
+        check_same_buffers(self.model, other)
         self.load_reference({name: param.detach() for name, param in other.named_parameters()})
 
     def reference_state(self) -> dict[str, Tensor] | None:

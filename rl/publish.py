@@ -64,6 +64,23 @@ class CheckpointWeights(Mapping[str, Tensor]):
         return len(self._layers.keys() | {HEAD})
 
 
+def saved_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint of the model holds beside parameters: DeepSeek-V3's router biases, frozen."""
+    params = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return {name: tensor for name, tensor in model.state_dict().items() if name not in params}
+
+
+def check_same_buffers(model: nn.Module, reference: nn.Module) -> None:
+    """Raise ValueError if a reference has others: it is computed in the model, with the model's."""
+    theirs = saved_buffers(reference)
+    for name, tensor in saved_buffers(model).items():
+        if not torch.equal(tensor, theirs[name].to(tensor)):
+            raise ValueError(
+                f"loss.reference_model has another {name} than the model, which stays as it is in "
+                "training: choose the checkpoint that this training started from"
+            )
+
+
 def _by_layer(state: Mapping[str, Tensor]) -> list[list[str]]:
     """The names of each layer, and each of the others alone, in their order."""
     layers: dict[str, list[str]] = {}

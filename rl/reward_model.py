@@ -16,14 +16,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from rewards.problem import Problem, Response, Score, Verdict
+from rewards.routing import preferred
 from rewards.tags import summary_of
 from rollouts.models import resolve_model
 
 logger = logging.getLogger(__name__)
 
 Scope = Literal["summary", "whole"]
-PASSING = 0.5
-"""From this value on the verdict is correct; it moves no reward, only what is counted."""
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -178,4 +177,4 @@ def _batches(rows: Sequence[Sequence[int]], tokens: int) -> list[list[Sequence[i
 def _score(value: float | None, has_text: bool) -> Score:
     if value is None:
         return Score(value=0.0, verdict=Verdict.TOO_LARGE if has_text else Verdict.NO_ANSWER)
-    return Score(value=value, verdict=Verdict.CORRECT if value >= PASSING else Verdict.WRONG)
+    return preferred(value)

@@ -8,7 +8,7 @@ grades it again.
 
 from rewards.answers import after_thinking, boxed_answer, final_answer, stated_answers
 from rewards.problem import Messages, Problem
-from rewards.tags import has_think_answer_format
+from rewards.tags import has_think_answer_format, has_think_summary_format
 
 OPEN, CLOSE = "<think>", "</think>"
 TAGS = (OPEN, CLOSE, "<answer>", "</answer>")
@@ -34,16 +34,15 @@ Notes:
 """
 
 
-def has_think_summary_format(text: str) -> bool:
-    r"""True for `<think>` trace `</think>` summary, neither empty, a box in the summary.
+def has_r1_form(text: str) -> bool:
+    r"""True for `<think>` trace `</think>` and a summary, neither empty, with a box in the summary.
 
-    Nothing but white space stands before; each tag is there once, and R1-Zero's others not at all.
+    As `rewards.tags.has_think_summary_format`, which asks for no box; R1-Zero's other tags must not
+    be there.
     """
-    if [text.count(tag) for tag in TAGS] != [1, 1, 0, 0]:
+    if not has_think_summary_format(text) or any(tag in text for tag in TAGS[2:]):
         return False
-    before, _, rest = text.partition(OPEN)
-    trace, closed, summary = rest.partition(CLOSE)
-    return bool(not before.strip() and closed and trace.strip() and boxed_answer(summary))
+    return bool(boxed_answer(text.partition(CLOSE)[2]))
 
 
 def to_r1_form(text: str, *, language: str = "en") -> str | None:
@@ -54,7 +53,7 @@ def to_r1_form(text: str, *, language: str = "en") -> str | None:
     Example: "<think>3 + 5 is 8</think><answer>8</answer>" becomes
     "<think>\n3 + 5 is 8\n</think>\n\nThe answer is \boxed{8}."
     """
-    if has_think_summary_format(text):
+    if has_r1_form(text):
         return text
     if has_think_answer_format(text):
         trace, _, rest = text.partition(OPEN)[2].partition(CLOSE)
@@ -96,7 +95,7 @@ def with_summary(text: str, told: str) -> str | None:
     What the model itself thought before is left out.
     """
     rewritten = joined(trace_of(text), after_thinking(told))
-    return rewritten if has_think_summary_format(rewritten) else None
+    return rewritten if has_r1_form(rewritten) else None
 
 
 def _boxed_summary(answer: str, language: str) -> str | None:

@@ -1,8 +1,8 @@
 """What vLLM gets wrong for latent attention and experts (DeepSeek-V3), cured for the versions seen.
 
-A cure is applied only where its fault was seen: vLLM 0.32 on a CPU. With another version none is,
-and nothing is taken on trust either: `rotation_fault` compares the rotation when an engine starts,
-and the proof (rollouts/derived.py) reads experts, routers and latent matrices back at each publish.
+A cure is applied only where its fault was seen: vLLM 0.32, on a CPU but for that of the gates. With
+another version none is, and nothing is taken on trust either: an engine compares its rotation when
+it starts, and the proof (rollouts/derived.py) reads experts, routers and latent matrices back.
 
 Takes vLLM's objects as they are and imports nothing of it. Leaves out FP8 and expert parallelism.
 """
@@ -20,6 +20,7 @@ from torch.nn.functional import linear
 
 from rollouts.model_config import read_model_config
 from rollouts.proof import unpacked
+from rollouts.sampler import EngineConfig
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +35,14 @@ class Cures:
     """Which faults of an engine are cured; all False where none was seen.
 
     Attributes:
-        attention: On CPUs with AMX vLLM prefers a latent attention that refuses float32, and whose
-            second sampling after a reload dies. The plain one is asked for.
+        attention: On CPUs with AMX vLLM prefers a latent attention that takes no float32 and does
+            not outlive a reload. The plain one is asked for.
         rotation: The rotary operator turns the queries of latent attention wrongly, since they are
             a view into longer ones. PyTorch's operations do it.
         experts: A reload leaves the routed experts as they came, for a kernel that reads them
             packed. The kernel is made anew, which packs them.
         gates: Routers round their logits to 16 bits, so that other experts win than in the
-            trainer. They compute in float32.
+            trainer. They are told float32, and on a CPU, which then rounds first, made to keep it.
     """
 
     attention: bool = False
@@ -57,6 +58,8 @@ class Cures:
             told["attention_config"] = {"backend": "CPU_MLA"}
         if self.rotation:
             told["compilation_config"] = {"custom_ops": ["-rotary_embedding"]}
+        if self.gates:
+            told["hf_overrides"] = {"moe_router_dtype": "float32"}
         return told
 
     def start(self, model: nn.Module) -> str | None:
@@ -85,11 +88,12 @@ class Cures:
             gate.cpu_linear = lambda x, _, bias, weight=weight: linear(x.float(), weight, bias)
 
 
-def cures_for(version: str, model: Path) -> Cures:
-    """The cures for a version of vLLM and a checkpoint folder, where they were seen needed."""
+def cures_for(version: str, model: Path, config: EngineConfig) -> Cures:
+    """The cures for a version of vLLM and a checkpoint folder, where they were seen needed.
+
+    Raises ValueError for a compiled engine whose routers could then not be kept in float32.
+    """
     latent = bool(read_model_config(str(model)).get("kv_lora_rank"))
-    if torch.cuda.is_available():
-        return Cures()
     if not version.startswith(SEEN):
         if latent:
             logger.warning(
@@ -99,7 +103,14 @@ def cures_for(version: str, model: Path) -> Cures:
                 SEEN,
             )
         return Cures()
-    return Cures(attention=latent, rotation=latent, experts=True, gates=True)
+    if torch.cuda.is_available():
+        return Cures(gates=latent)
+    if latent and config.compile and config.dtype != "float32":
+        raise ValueError(
+            f"engine.compile with latent attention in {config.dtype} on a CPU: its routers could not "
+            "be kept in float32; leave engine.compile out, or compute in float32"
+        )
+    return Cures(attention=latent, rotation=latent, experts=True, gates=latent)
 
 
 @torch.no_grad()

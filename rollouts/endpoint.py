@@ -26,6 +26,12 @@ MAX_SAID = 200
 JUNK_PAUSE_S = 0.5
 """Before an answer that is none is asked for again."""
 
+REFUSED = (400, 413, 422)
+"""What a server says to a request that it does not take."""
+
+MAX_REFUSED = 8
+"""Requests that may be refused before one is answered; then the server takes none."""
+
 REASONING = ("reasoning_content", "reasoning")
 """Where servers put the reasoning: DeepSeek's and older vLLM's name, newer vLLM's."""
 
@@ -57,7 +63,7 @@ class Answer:
 
     Attributes:
         text: With the reasoning, where the server gives it apart, in `<think>` tags before it.
-        finish: "stop", "length", or another word of the server's, such as "content_filter".
+        finish: "stop", "length", "refused", or another word of the server's, as "content_filter".
         num_tokens: As the server counts them, reasoning included.
     """
 
@@ -84,32 +90,44 @@ class Endpoint:
     def answers(self, asks: Iterable[Ask]) -> Iterator[Answer]:
         """One answer an ask, as they come; asks are read as there is room for them.
 
-        After a failure nothing new is asked, and what is in flight is still given.
+        A request that the server does not take, such as one that is too long, is answered by
+        nothing, finish "refused", as long as it takes others. After a failure nothing new is asked,
+        and what is in flight is still given.
 
         Raises:
-            EndpointError: A request failed with all its tries; in one line.
+            EndpointError: A request failed with all its tries, or all were refused; in one line.
         """
         waiting = iter(asks)
         failure: EndpointError | None = None
+        refused: dict[str, BaseException] = {}
+        num_answered = 0
         with asyncio.Runner() as runner:  # cancels what is in flight when it closes
             client = runner.run(self._open())
             flight: set[asyncio.Task[Answer]] = set()
             try:
                 while True:
-                    if failure is None:
+                    if failure is None and (num_answered or len(refused) < MAX_REFUSED):
                         runner.run(self._send(client, waiting, flight))
                     if not flight:
                         break
                     for task in runner.run(_first(flight)):
                         flight.discard(task)
-                        if error := task.exception():
-                            failure = failure or self._known(error)
-                        else:
+                        if (error := task.exception()) is None:
+                            num_answered += 1
                             yield task.result()
+                        elif getattr(error, "status_code", None) in REFUSED:
+                            refused[task.get_name()] = error
+                        else:
+                            failure = failure or self._known(error)
+                    if num_answered:
+                        yield from map(_refusal, refused)
+                        refused.clear()
             finally:
                 for task in flight:
                     task.cancel()
                 runner.run(client.close())
+        if failure is None and refused:
+            failure = self._known(next(iter(refused.values())))
         if failure is not None:
             raise failure
 
@@ -127,7 +145,7 @@ class Endpoint:
         self, client: Any, waiting: Iterator[Ask], flight: set[asyncio.Task[Answer]]
     ) -> None:
         while len(flight) < self.config.max_concurrent and (ask := next(waiting, None)):
-            flight.add(asyncio.create_task(self._answer(client, ask)))
+            flight.add(asyncio.create_task(self._answer(client, ask), name=ask.id))
 
     async def _answer(self, client: Any, ask: Ask) -> Answer:
         """One answer; junk is asked for again, what openai retries is retried by it."""
@@ -213,6 +231,12 @@ async def _first(flight: set[asyncio.Task[Answer]]) -> set[asyncio.Task[Answer]]
     return done
 
 
+def _refusal(request_id: str) -> Answer:
+    return Answer(
+        request_id=request_id, text="", finish="refused", num_tokens=0, num_prompt_tokens=0
+    )
+
+
 def _read(request_id: str, said: Any) -> Answer | None:
     """The answer in what openai parsed, which checks no types; None if it is none."""
     try:
@@ -229,7 +253,8 @@ def _read(request_id: str, said: Any) -> Answer | None:
         return None
     return Answer(
         request_id=request_id,
-        text=_joined(reasoning, content, finish),
+        # JSON can hold half of a surrogate pair, which no tokenizer and no server takes.
+        text=_joined(reasoning, content, finish).encode("utf-8", "replace").decode(),
         finish=finish,
         num_tokens=counts[0],
         num_prompt_tokens=counts[1],

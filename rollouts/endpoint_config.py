@@ -5,6 +5,9 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+MAX_CONCURRENT = 1000
+"""Connections that openai's client opens at most; further requests would wait in it and time out."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointConfig:
@@ -48,10 +51,11 @@ class EndpointConfig:
                 "key_variable is no name of an environment variable (it is not shown, since it may be "
                 "the key itself): put the key into a variable and give its name"
             )
-        if self.max_concurrent < 1 or self.retries < 0 or not 0 < self.timeout_s < float("inf"):
+        many, tries = self.max_concurrent, self.retries
+        if not 1 <= many <= MAX_CONCURRENT or tries < 0 or not 0 < self.timeout_s < float("inf"):
             raise ValueError(
-                f"max_concurrent is {self.max_concurrent}, retries {self.retries}, timeout_s "
-                f"{self.timeout_s:g}: use at least 1, at least 0, and more than 0 seconds"
+                f"max_concurrent is {many}, retries {tries}, timeout_s {self.timeout_s:g}: use 1 to "
+                f"{MAX_CONCURRENT}, at least 0, and more than 0 seconds"
             )
 
     @property

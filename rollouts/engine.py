@@ -66,7 +66,7 @@ class Engine:
             torch._dynamo.config.disable = True  # vLLM's small kernels too; compiling wants g++.
         concurrent = min(config.max_concurrent, num_requests)
         settings = device_settings(model, config, max_tokens, concurrent)
-        self._cures = cures_for(__version__, model)
+        self._cures = cures_for(__version__, model, config)
         self.kv_pool_bytes = settings.get("kv_cache_memory_bytes", 0)
         with caller_state():
             self._llm = LLM(

@@ -19,7 +19,7 @@ from rewards.language import LANGUAGES, chain_of_thought, share_by_script, share
 from rewards.length import MAX_WORDS, repeated_share
 from rewards.problem import Verdict
 from rewards.tags import has_think_answer_format
-from rollouts.cold_start import has_think_summary_format
+from rollouts.cold_start import has_r1_form
 from rollouts.completions import Key
 from rollouts.seeds import request_seed
 
@@ -105,7 +105,7 @@ def removed_by(sample: Sample, config: FilterConfig, *, is_final_form: bool = Fa
     `is_final_form` lets R1's form pass whatever form samples must have.
     """
     for name, removes in FILTERS.items():
-        if name == "format" and is_final_form and has_think_summary_format(sample.text):
+        if name == "format" and is_final_form and has_r1_form(sample.text):
             continue
         if removes(sample, config):
             return name
@@ -113,7 +113,7 @@ def removed_by(sample: Sample, config: FilterConfig, *, is_final_form: bool = Fa
 
 
 def _is_misformatted(sample: Sample, config: FilterConfig) -> bool:
-    forms = {"think_summary": has_think_summary_format, "r1_zero": has_think_answer_format}
+    forms = {"think_summary": has_r1_form, "r1_zero": has_think_answer_format}
     return config.format in forms and not forms[config.format](sample.text)
 
 
@@ -144,12 +144,13 @@ def _has_code(sample: Sample, config: FilterConfig) -> bool:
 
 def _has_long_paragraph(sample: Sample, config: FilterConfig) -> bool:
     parts = (chain_of_thought(sample.text), after_thinking(sample.text))
-    longest = max(
-        sum(item.isalnum() for item in items(paragraph))
+    most = config.max_paragraph
+    return most > 0 and any(
+        sum(item.isalnum() for item in items(paragraph)) > most
         for part in parts
         for paragraph in _PARAGRAPH_END.split(part)
+        if len(paragraph) > most  # a word has at least one character
     )
-    return 0 < config.max_paragraph < longest
 
 
 FILTERS: dict[str, Callable[[Sample, FilterConfig], bool]] = {

@@ -23,7 +23,7 @@ SIZES = {
 }  # fmt: skip
 """Problems of each in the folder of data; MBPP's task 367 needs a class of its solution."""
 
-GENERATED = {"arithmetic": 240, "countdown": 408, "steps": 975}
+GENERATED = {"arithmetic": 240, "countdown": 408, "instructions": 139, "steps": 975}
 
 
 def write(path: Path, *rows: dict) -> Path:

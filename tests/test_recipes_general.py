@@ -134,9 +134,12 @@ def test_what_a_run_is_scored_by(tmp_path, monkeypatch):
         score_of_chat = score(said, good)
         assert list(score_of_chat.parts) == ["format", "helpfulness", "safety"]
         assert 0.0 < score_of_chat.parts["helpfulness"] < 1.0
+        other_thought = Response(text="<think>b, at length</think><answer>2</answer>")
+        helpful = [score(said, r).parts["helpfulness"] for r in (good, other_thought)]
+        assert helpful == [score_of_chat.parts["helpfulness"]] * 2  # the summary is the same
         assert score_of_chat.parts["safety"] == float(len(good.text) % 2 == 0)
         assert score_of_chat.value == pytest.approx(sum(score_of_chat.parts.values()))
-        sent = server.bodies[-1]["messages"][1]["content"]
+        sent = server.bodies[1]["messages"][1]["content"]
         assert fenced(sent, "response") == good.text  # safety reads the thinking too
 
 

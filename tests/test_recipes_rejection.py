@@ -412,6 +412,11 @@ def test_a_file_alone_says_all_of_it_with_a_mixture_too(run):
     assert Path("out/config.yaml").read_text() == to_yaml(config)
 
 
+def longest(problem, responses) -> list[float]:
+    """A reward of whole groups."""
+    return [float(len(response.text)) for response in responses]
+
+
 def refused(run: Callable[..., tuple[int, str, str]], *words: object) -> str:
     """The one line of what is refused before anything is written."""
     code, _, errors = run(*words)
@@ -433,6 +438,9 @@ def test_what_cannot_be_sampled_is_refused_before_anything_is_asked(run, tiny_mo
     assert "carries a key or a query" in line
     assert KEY not in line
     assert "did you mean 'r1'" in refused(run, *where, *FEW, "--reward", "r1_")
+    assert "scores the samples of a problem together" in refused(
+        run, *where, *FEW, "--reward", "tests.test_recipes_rejection:longest"
+    )
     assert "rewrite makes summaries of form r1" in refused(
         run, *where, *FEW, "--rewrite.url", "http://h/v1", "--rewrite.model", "m"
     )

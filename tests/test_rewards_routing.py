@@ -123,3 +123,24 @@ def test_joined_hands_on_a_failure_and_a_cancellation():
     with pytest.raises(RuntimeError, match="died"):
         whole.result(timeout=1)
     assert not whole.cancel()
+
+
+def test_what_works_elsewhere_is_asked_before_what_works_here():
+    asked = []
+
+    class Elsewhere(Inline):
+        takes_group = False
+
+        def submit(self, problem, responses):
+            asked.append("elsewhere")
+            return super().submit(problem, responses)
+
+    class Here(Preferring):
+        def __call__(self, problem, responses):
+            asked.append("here")
+            return super().__call__(problem, responses)
+
+    parts = {"helpfulness": Inline(Here(0.25)), "safety": Elsewhere(Preferring(0.5))}
+    score = Routed(Inline(RULES), {"chat": parts})(CHAT, Response(text="9"))
+    assert asked == ["elsewhere", "here"]
+    assert score.parts == {"format": 0.0, "helpfulness": 0.25, "safety": 0.5}

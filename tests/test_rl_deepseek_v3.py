@@ -10,12 +10,13 @@ from safetensors.torch import load_file
 from torch.nn.functional import linear
 from transformers import AutoModelForCausalLM
 
-from rl.checkpoint import RunState, load_checkpoint, save_checkpoint, saved_buffers
+from rl.checkpoint import RunState, load_checkpoint, save_checkpoint
 from rl.lora import LoraSettings
 from rl.objective import LossConfig
 from rl.optimizer import OptimizerConfig
 from rl.packing import Batch, PackingConfig, pack
 from rl.policy import Policy, PolicyConfig
+from rl.publish import saved_buffers
 from rl.sharing import sharing_fault
 from rl.update import update
 from tests.expert_models import write_deepseek_v3
@@ -141,6 +142,17 @@ def test_completions_share_their_prompt(folder):
     alone = policy.frozen_logprobs(batch(), 1.0)
     assert (shared - alone).abs().max() < 1e-5
     assert alone[batch().sampled].mean() < -4
+
+
+def test_a_reference_with_other_biases_is_refused(folder, tmp_path):
+    """It would be computed with the policy's."""
+    policy = make_policy(folder, "bfloat16")
+    policy.read_reference(folder)
+    other = make_policy(folder, "bfloat16")
+    other.model.model.layers[2].mlp.gate.e_score_correction_bias[5] += 1e-6
+    other.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"loss.reference_model has another {BIASES[1]} than the"):
+        policy.read_reference(tmp_path)
 
 
 def test_no_auxiliary_loss_of_the_router(tmp_path, folder):

@@ -4,7 +4,7 @@ import pytest
 
 from rewards.problem import Problem
 from rollouts.cold_start import (
-    has_think_summary_format,
+    has_r1_form,
     summary_messages,
     to_r1_form,
     trace_of,
@@ -33,7 +33,7 @@ R1 = "<think>\n3 + 5 is 8\n</think>\n\nThe answer is \\boxed{8}."
     ],
 )
 def test_the_form(text: str, has: bool):
-    assert has_think_summary_format(text) is has
+    assert has_r1_form(text) is has
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_the_form(text: str, has: bool):
 def test_a_summary_by_rule(answer: str, summary: str):
     made = to_r1_form(f"<think> 3 + 5 is 8 </think> <answer>{answer}</answer>")
     assert made == f"<think>\n3 + 5 is 8\n</think>\n\n{summary}"
-    assert has_think_summary_format(made)
+    assert has_r1_form(made)
     assert to_r1_form(made) == made  # what has the form stays
 
 

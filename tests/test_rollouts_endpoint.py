@@ -28,7 +28,7 @@ def asks(count: int) -> list[Ask]:
 
 
 def config(url: str, **fields) -> EndpointConfig:
-    return EndpointConfig(url=url, model="m", **{"retries": 1, "timeout_s": 5.0, **fields})
+    return EndpointConfig(url=url, model="m", **{"retries": 1, "timeout_s": 60.0, **fields})
 
 
 def plus_one(body: dict, number: int) -> Reply:
@@ -96,7 +96,7 @@ def test_so_many_are_in_flight_and_asks_are_read_as_there_is_room():
             yield ask
 
     with serving(met) as served:
-        answers = Endpoint(config(served.url, max_concurrent=5, timeout_s=60)).answers(counted())
+        answers = Endpoint(config(served.url, max_concurrent=5)).answers(counted())
         next(answers)
         assert read == 5
         assert len(list(answers)) == 29
@@ -112,7 +112,7 @@ def test_answers_come_as_they_finish():
         return plus_one(body, number)
 
     with serving(first_is_slow) as served:
-        answers = Endpoint(config(served.url, timeout_s=60)).answers(asks(4))
+        answers = Endpoint(config(served.url)).answers(asks(4))
         came = [next(answers).request_id for _ in range(3)]
         others_came.set()
         assert sorted(came) == ["p/1", "p/2", "p/3"]
@@ -140,6 +140,12 @@ def test_reasoning_that_was_cut_off_stays_open():
     with serving(lambda *_: reply) as served:
         (answer,) = Endpoint(config(served.url)).answers(asks(1))
     assert (answer.text, answer.finish) == ("<think>\n3 and", "length")
+
+
+def test_half_of_a_surrogate_pair_is_replaced():
+    with serving(lambda *_: said("8\ud83d!")) as served:
+        (answer,) = Endpoint(config(served.url)).answers(asks(1))
+    assert answer.text == "8?!"
 
 
 def test_an_answer_that_was_filtered_is_an_answer():
@@ -237,15 +243,38 @@ def test_refusals_are_told_with_a_remedy(status: int, remedy: str):
 def test_after_a_failure_what_is_in_flight_still_comes():
     def second_fails(body: dict, number: int) -> Reply:
         if "What is 1 " in str(body):
-            return Reply(status=400, body={})
+            return Reply(status=403, body={})
         return replace(plus_one(body, number), delay_s=1.0)
 
     came = []
-    with serving(second_fails) as served, pytest.raises(EndpointError, match="model m: 400"):
+    with serving(second_fails) as served, pytest.raises(EndpointError, match="model m: 403"):
         for answer in Endpoint(config(served.url, max_concurrent=4)).answers(asks(20)):
             came.append(answer.request_id)
     assert sorted(came) == ["p/0", "p/2", "p/3"]
     assert len(served.bodies) == 4
+
+
+def test_a_request_that_the_server_does_not_take_is_answered_by_nothing():
+    def too_long(body: dict, number: int) -> Reply:
+        if "What is 0 " in str(body) or "What is 5 " in str(body):
+            return Reply(status=400, body={"error": {"message": "too long"}})
+        return plus_one(body, number)
+
+    with serving(too_long) as served:
+        answers = list(Endpoint(config(served.url, max_concurrent=1)).answers(asks(7)))
+    assert [answer.request_id for answer in answers] == [
+        "p/1", "p/0", "p/2", "p/3", "p/4", "p/5", "p/6"
+    ]  # fmt: skip
+    assert {a.request_id for a in answers if a.finish == "refused"} == {"p/0", "p/5"}
+    assert (answers[1].text, answers[1].num_tokens) == ("", 0)
+    assert len(served.bodies) == 7
+
+
+def test_a_server_that_takes_no_request_is_left():
+    with serving(lambda *_: Reply(status=422, body={})) as served:
+        line = failure(served.url, count=40, max_concurrent=4)
+    assert "422" in line
+    assert 8 <= len(served.bodies) <= 11  # and what was in flight
 
 
 def test_the_key_comes_from_the_environment_and_is_never_repeated(monkeypatch: pytest.MonkeyPatch):
@@ -288,6 +317,7 @@ def test_a_key_that_is_not_there_is_told_and_none_is_taken_unasked(monkeypatch: 
         ({"url": "http://host/v1", "model": ""}, "needs the name of its model"),
         ({"url": "http://host/v1", "key_variable": KEY}, "it may be the key itself"),
         ({"url": "http://host/v1", "max_concurrent": 0}, "max_concurrent is 0"),
+        ({"url": "http://host/v1", "max_concurrent": 1001}, "use 1 to 1000"),
         ({"url": "http://host/v1", "timeout_s": 0.0}, "timeout_s 0"),
     ],
 )

@@ -13,36 +13,23 @@ from rich.table import Table
 
 from eval.intervals import agree
 from eval.problem_counts import Difference, difference
-from recipes.r1_rows import MODELS, Row, grades, read_rows
-from recipes.r1_stages import Pipeline
+from recipes.pipeline import Pipeline
+from recipes.pipeline_rows import Row, grades, read_rows
 from recipes.standings import printable
 from rl.run_folder import write_atomically
 from rollouts.completions import Texts
 
-COMPARED = (
-    ("base", "r1_zero"),
-    ("dev1", "dev2"),
-    ("dev1", "r1_zero_from_dev1"),
-    ("dev2", "dev2_cut_off"),
-    ("dev3", "r1"),
-    ("base", "r1"),
-    ("base", "distill"),
-    ("r1_zero", "distill"),
-)
-"""Which rows are compared, problem by problem."""
-SHOWN = ("dev1", "dev2", "r1")
-"""Models of whose thinking samples are shown, beside the base."""
 NUM_SHOWN = 3
 
 
-def report(pipeline: Pipeline, num_seeds: int) -> None:
+def report(pipeline: Pipeline) -> None:
     """Write table.json and report.md, and print both tables; says so where nothing is measured yet."""
-    rows = list(read_rows(pipeline, num_seeds))
+    rows = list(read_rows(pipeline))
     if not rows:
         print("no model is measured yet")
         return
-    compared = list(comparisons(rows))
-    stages = {s.name: m for s in pipeline.all(num_seeds) if (m := pipeline.stages.manifest(s.name))}
+    compared = list(comparisons(rows, pipeline.compared))
+    stages = {s.name: m for s in pipeline.listed if (m := pipeline.stages.manifest(s.name))}
     seconds = sum(manifest["seconds"] for manifest in stages.values())
     measuring = sum(m["seconds"] for name, m in stages.items() if name.startswith("measure_"))
     table = {
@@ -67,14 +54,16 @@ def report(pipeline: Pipeline, num_seeds: int) -> None:
     write_atomically(root / "report.md", (text + "\n").encode())
 
 
-def comparisons(rows: Sequence[Row]) -> Iterator[tuple[str, str, Difference]]:
-    """`COMPARED` rows of one benchmark and seed, paired by problem."""
-    found = {(row.stage, row.benchmark, row.name.partition(", seed ")[2]): row for row in rows}
-    for (stage, benchmark, seed), after in found.items():
-        for before, name in COMPARED:
-            base = found.get((before, benchmark, seed)) or found.get((before, benchmark, ""))
-            if name == stage and base and before != stage:
-                yield base.name, after.name, difference(base.counts, after.counts)
+def comparisons(
+    rows: Sequence[Row], pairs: Sequence[tuple[str, str]]
+) -> Iterator[tuple[str, str, Difference]]:
+    """Pairs of rows of one benchmark, problem by problem."""
+    found = {(row.stage, row.benchmark): row for row in rows}
+    for before, after in pairs:
+        for benchmark in dict.fromkeys(row.benchmark for row in rows):
+            if (before, benchmark) in found and (after, benchmark) in found:
+                one, other = found[before, benchmark], found[after, benchmark]
+                yield one.name, other.name, difference(one.counts, other.counts)
 
 
 def comparison_line(before: str, after: str, found: Difference) -> str:
@@ -136,7 +125,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def samples(pipeline: Pipeline, rows: Sequence[Row]) -> Iterator[str]:
     """Three right and three wrong completions of some models, on the same problems where they can be."""
-    for stage in SHOWN:
+    for stage in pipeline.shown:
         if not any(row.stage == stage for row in rows):
             continue
         folder = pipeline.stages.folder(f"measure_{stage}")
@@ -145,7 +134,7 @@ def samples(pipeline: Pipeline, rows: Sequence[Row]) -> Iterator[str]:
             for title, wanted in (("right", True), ("wrong", False)):
                 texts = [t for t in Texts(trial) if (verdicts[t.key] == "correct") is wanted]
                 for each in sorted(texts, key=lambda t: (t.sample, t.problem))[:NUM_SHOWN]:
-                    yield f"### {MODELS[stage]}, {title}: {each.problem}\n\n{_fenced(each.text)}"
+                    yield f"### {pipeline.models[stage]}, {title}: {each.problem}\n\n{_fenced(each.text)}"
 
 
 def _fenced(text: str) -> str:

@@ -9,23 +9,11 @@ from typing import Any
 import yaml
 
 from eval.problem_counts import ProblemCount
-from recipes.r1_stages import RESULTS, Pipeline
+from recipes.pipeline import Pipeline
+from recipes.stage_kinds import RESULTS
 from rewards.language import chain_of_thought, share_by_script
 from rewards.tags import has_think_answer_format, has_think_summary_format
 from rollouts.completions import GRADES, Saved, Texts
-
-MODELS = {
-    "base": "base",
-    "r1_zero": "R1-Zero",
-    "r1_zero_from_dev1": "R1-Zero from Dev1",
-    "dev1": "Dev1",
-    "dev2": "Dev2",
-    "dev2_cut_off": "Dev2, thinking cut off",
-    "dev3": "Dev3",
-    "r1": "R1",
-    "distill": "Distill",
-}
-"""Evaluations by stage, and what their rows are called."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +45,12 @@ class Row:
     tokens: float
 
 
-def read_rows(pipeline: Pipeline, num_seeds: int) -> Iterator[Row]:
-    """Every model that is measured, in the order of `MODELS`, seed after seed."""
-    for seed in range(num_seeds):
-        for stage, name in MODELS.items():
-            folder = pipeline.stages.folder(f"measure_{stage}" + (f"_seed{seed}" if seed else ""))
-            if (folder / RESULTS).exists():
-                yield from _rows_of(folder, stage, f"{name}, seed {seed}" if seed else name)
+def read_rows(pipeline: Pipeline) -> Iterator[Row]:
+    """Every model that is measured, in the order of the pipeline's rows."""
+    for stage, name in pipeline.models.items():
+        folder = pipeline.stages.folder(f"measure_{stage}")
+        if (folder / RESULTS).exists():
+            yield from _rows_of(folder, stage, name)
 
 
 def _rows_of(folder: Path, stage: str, name: str) -> Iterator[Row]:
