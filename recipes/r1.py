@@ -22,7 +22,7 @@ def main() -> None:
 def start(argv: Sequence[str]) -> None:
     """What `main` guards: from the arguments to the table. Raises what says what to do."""
     if "--help" in argv or "-h" in argv:
-        print(__doc__)
+        print(f"{__doc__}\n{_presets(argv)}")
         return
     from recipes.r1_config import R1Config
     from recipes.r1_presets import R1_PRESETS
@@ -36,6 +36,18 @@ def start(argv: Sequence[str]) -> None:
         fields={"--model": "model"},
     )
     start_pipeline(command, _pipeline)
+
+
+def _presets(argv: Sequence[str]) -> str:
+    """Their names, and what is known of the one that is named."""
+    from recipes.r1_facts import R1_FACTS
+
+    named = [
+        R1_FACTS[word].told("python -m recipes.doctor --plan --recipe r1 estimates them")
+        for word in argv
+        if word in R1_FACTS
+    ]
+    return "\n".join([f"Presets: {', '.join(R1_FACTS)} (docs/presets.md)", *named])
 
 
 def _pipeline(command: Command) -> Any:

@@ -118,7 +118,7 @@ HELP = "; see python -m recipes.quickstart --help"
         (
             "task:coutdown",
             "unknown task 'task:coutdown'; did you mean 'task:countdown'? Tasks are arithmetic, "
-            "countdown, gsm8k, competition, dataset, general, instructions, human_eval, mbpp, programs, reasoning_gym, verifiers, mixture",
+            "countdown, steps, gsm8k, competition, dataset, general, instructions, human_eval, mbpp, programs, reasoning_gym, verifiers, mixture",
         ),
         (
             "task:mixture",
@@ -189,7 +189,7 @@ def test_help_lists_fields_and_tasks_under_the_name_of_the_recipe(capsys: pytest
     assert printed.startswith("usage: python -m recipes.quickstart ")
     assert "Defaults are those of the preset r1_zero" in printed
     assert (
-        "{task:arithmetic,task:countdown,task:gsm8k,task:competition,task:dataset,task:general,task:instructions,task:human-eval,task:mbpp,task:programs,task:reasoning-gym,task:verifiers}"
+        "{task:arithmetic,task:countdown,task:steps,task:gsm8k,task:competition,task:dataset,task:general,task:instructions,task:human-eval,task:mbpp,task:programs,task:reasoning-gym,task:verifiers}"
         in printed
     )
     for name in ("--train.num-rounds INT", "(default: 650)", "--task.max-number", "--resume"):

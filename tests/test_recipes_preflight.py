@@ -287,3 +287,12 @@ def test_rollouts_that_may_not_fit_are_only_warned_of(model: Path, tmp_path: Pat
     disk(10**11)
     check_room(PRESETS["r1_zero"](), model, tmp_path / "run")
     assert "the rollouts would take 27" in caplog.text
+
+
+def test_a_run_in_float16_has_checkpoints_too(model: Path, tmp_path: Path, disk):
+    config = changed(roomy(), "policy", dtype="float16")
+    disk(216 + 28)
+    check_room(config, model, tmp_path / "run")
+    disk(215)
+    with pytest.raises(ValueError, match="3 checkpoints"):
+        check_room(config, model, tmp_path / "run")

@@ -9,10 +9,12 @@ from recipes import papers, sizes
 from recipes.plan import planned
 from recipes.preflight import check_config
 from recipes.preset_table import page
-from recipes.r1_config import R1Config, read_config, write_config
+from recipes.r1 import start
+from recipes.r1_config import R1Config
 from recipes.r1_facts import R1_FACTS
 from recipes.r1_presets import R1_PRESETS
 from recipes.r1_sizes import R1_SIZES
+from recipes.sections import read_sections, write_sections
 from rewards.problem import Problem
 from rollouts.tasks.dataset import Dataset
 
@@ -30,7 +32,7 @@ def test_every_pipeline_has_facts_and_a_place_in_the_page():
 
 
 def test_a_pipeline_reads_back_as_itself(config: R1Config):
-    assert read_config(write_config(config), "r1.yaml") == config
+    assert read_sections(write_sections(config), "r1.yaml", R1Config) == config
 
 
 def test_every_rl_stage_may_start(config: R1Config, monkeypatch: pytest.MonkeyPatch):
@@ -114,3 +116,11 @@ def test_a_plan_of_a_pipeline_takes_a_preset_and_a_device(capsys: pytest.Capture
     assert told["stage"] in ("r1_zero", "dev2", "r1")
     assert doctor.main(["--plan", "--recipe", "r1", "qwen2.5-0.5b", "--model", "x"]) == 2
     assert "of a pipeline a preset can be planned" in capsys.readouterr().err
+
+
+def test_help_tells_of_the_preset(capsys: pytest.CaptureFixture[str]):
+    start(["qwen2.5-7b", "--help"])
+    told = capsys.readouterr().out
+    assert "Presets: paper, qwen2.5-32b, qwen2.5-7b" in told
+    assert "hardware: 8 GPUs with 80 GB" in told
+    assert "hours: python -m recipes.doctor --plan --recipe r1" in told
