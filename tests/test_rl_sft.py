@@ -47,6 +47,7 @@ def test_a_killed_stage_goes_on_to_the_same_weights(tiny_model, tmp_path):
     assert went_on["checksum"] == never_stopped["checksum"]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(tiny_model, tmp_path):
     one = run("whole", tiny_model, tmp_path / "one")
     two = run("whole", tiny_model, tmp_path / "two", processes=2)
