@@ -75,15 +75,15 @@ class Steps:
     def worked(self, problem: Problem) -> str:
         r"""A solution in R1's form: the columns within `<think>`, then a sentence and the answer boxed.
 
-        `BRIEF` of them, by a hash of the problem, think in one line, as people's do: what pays is for
+        `BRIEF` of them, by a hash of the problem, think in no steps, as people's do: what pays is for
         RL to find. Example: "What is 47 + 38?" is worked as "<think>\n47 + 38\nones: 7 + 8 = 15,
         write 5, carry 1\ntens: 4 + 3 + 1 = 8\nso 85\n</think>\nThe answer is \boxed{85}.", or in
-        brief as "<think>\n47 + 38 = 85\n</think>\nThe answer is \boxed{85}."
+        brief as "<think>\n47 + 38\nso 85\n</think>\nThe answer is \boxed{85}."
         """
         expression, result = problem.id.split("/")[2], problem.answer
         chain = worked_chain(expression)
         if Random(f"brief/{problem.id}").random() < BRIEF:
-            chain = f"{spaced(expression)} = {result}"
+            chain = f"{spaced(expression)}\nso {result}"
         return f"<think>\n{chain}\n</think>\nThe answer is \\boxed{{{result}}}."
 
 
