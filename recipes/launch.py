@@ -54,7 +54,7 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
     """
     check_config(config)
     if config.end_after is not None:
-        parse_duration(config.end_after)
+        parse_duration(config.end_after, "end_after")
     ranks = find_ranks()
     path = ranks.from_first(lambda: path)
     stopper = Stopper(config.stop_after)

@@ -14,7 +14,9 @@ class Stopper:
 
     def __init__(self, stop_after: str | None):
         """`stop_after` such as 3h50m; counted from now. Raises ValueError if it is no duration."""
-        seconds = parse_duration(stop_after) if stop_after is not None else float("inf")
+        seconds = float("inf")
+        if stop_after is not None:
+            seconds = parse_duration(stop_after, "stop_after")
         self._deadline = time.monotonic() + seconds
         self._signalled = False
         self._before: dict[int, object] = {}
@@ -42,10 +44,10 @@ class Stopper:
         os.write(2, b"stopping after this round; again to stop at once\n")
 
 
-def parse_duration(text: str) -> float:
-    """Seconds of "3h50m", "90s" or "2h". Raises ValueError for anything else."""
+def parse_duration(text: str, name: str = "the duration") -> float:
+    """Seconds of "3h50m", "90s" or "2h". Raises ValueError for anything else, with the field's name."""
     match = _DURATION.fullmatch(text.strip())
     if not match or not any(match.groups()):
-        raise ValueError(f"{text!r} is no duration: write hours, minutes, seconds, like 3h50m")
+        raise ValueError(f"{name} is {text!r}: write it as hours, minutes, seconds, like 3h50m")
     hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return float(hours * 3600 + minutes * 60 + seconds)

@@ -110,7 +110,7 @@ def test_settings_and_data_are_refused_before_a_model_is_looked_for(run):
     assert "'absent.jsonl' is not a file" in refused(
         run, *absent, "task:dataset", "--task.path", "absent.jsonl"
     )
-    assert "'5' is no duration: write hours" in refused(run, *absent, "--stop-after", "5")
+    assert "stop_after is '5': write it as hours" in refused(run, *absent, "--stop-after", "5")
     Path("there").mkdir()
     assert "the run folder there exists: continue it with --resume there" in refused(
         run, *absent, "--run-folder", "there"
