@@ -77,6 +77,7 @@ def never_killed(asked: list[str], tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
+@pytest.mark.slow
 def test_two_models_in_turn_by_one_process(never_killed: Path):
     found = lines(never_killed, "completions.jsonl")
     first, second = (

@@ -158,11 +158,11 @@ def run(words):
 
 
 def test_a_killed_pipeline_goes_on_and_repeats_nothing(tiny_model, tmp_path):
-    """Worked solutions, Dev1, Dev2 and its measurement, killed while Dev1 is trained."""
+    """R1-Zero, worked solutions, Dev1 and its measurement, killed while Dev1 is trained."""
     config = tiny_pipeline(tiny_model)
     file, folder = tmp_path / "tiny.yaml", tmp_path / "run"
     file.write_text(write_sections(replace(config, control=False)))
-    stages = ("r1_zero", "cold_start", "dev1", "dev2", "measure_dev2")
+    stages = ("r1_zero", "cold_start", "dev1", "measure_dev1")
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     words = command(file, folder, *stages)
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environ) as first:
@@ -170,18 +170,16 @@ def test_a_killed_pipeline_goes_on_and_repeats_nothing(tiny_model, tmp_path):
             if line.startswith("  update     3"):
                 os.kill(first.pid, signal.SIGKILL)
     told = run(words)
-    assert "[2/5] cold_start is done" in told
-    assert "[3/5] dev1 starts" in told
+    assert "[2/4] cold_start is done" in told
+    assert "[3/4] dev1 starts" in told
     cold = json.loads((folder / "stages/cold_start/manifest.json").read_text())
     assert cold["numbers"]["kept"]["by_origin"] == {"worked": 16}
     dev1 = json.loads((folder / "stages/dev1/manifest.json").read_text())
     assert dev1["inputs"]["cold start"] == cold["outputs"]["kept.jsonl"]
     assert dev1["numbers"]["examples"] == 16
-    dev2 = json.loads((folder / "stages/dev2/manifest.json").read_text())
-    assert dev2["inputs"]["model"] == dev1["outputs"]["final"]
     table = json.loads((folder / "table.json").read_text())
-    assert [row["name"] for row in table["rows"]] == ["Dev2"]
-    assert "Dev2" in (folder / "report.md").read_text()
+    assert [row["name"] for row in table["rows"]] == ["Dev1"]
+    assert "Dev1" in (folder / "report.md").read_text()
 
 
 @pytest.mark.slow

@@ -79,6 +79,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_and_resumed_equals_never_killed(
     tiny_model: Path, tmp_path: Path, built: list[str], capsys: pytest.CaptureFixture[str]
 ):

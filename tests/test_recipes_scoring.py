@@ -131,6 +131,7 @@ def run_in(folder: Path, words: list[str], **options) -> subprocess.Popen:
     )
 
 
+@pytest.mark.slow
 def test_the_page_goes_from_nothing_to_training_in_under_twenty_lines(tiny_model, tmp_path):
     code, commands = block("python"), block("sh").splitlines()
     assert len(code.splitlines()) + len(commands) < 20

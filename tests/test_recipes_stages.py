@@ -119,6 +119,7 @@ def test_a_failure_of_ours_is_told_apart(stages):
         stages.run(worked(stages, recipe="no_such_recipe"))
 
 
+@pytest.mark.slow
 def test_an_output_that_is_missing_is_no_end(stages):
     with pytest.raises(ValueError, match=r"stopped before its end \(final is missing\)"):
         stages.run(worked(stages, outputs=("final",)))

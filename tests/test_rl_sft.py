@@ -37,6 +37,7 @@ def test_the_loss_is_the_mean_over_completion_tokens(tiny_model, tmp_path):
     assert found["unpacked"] == pytest.approx(found["by_hand"], rel=2e-5)
 
 
+@pytest.mark.slow
 def test_a_killed_stage_goes_on_to_the_same_weights(tiny_model, tmp_path):
     run("killed", tiny_model, tmp_path / "cut", code=-signal.SIGKILL)
     assert last_checkpoint(tmp_path / "cut").name == "update-000004"
@@ -57,6 +58,7 @@ def test_two_processes_train_as_one(tiny_model, tmp_path):
         torch.testing.assert_close(masters[1][name], master, atol=2e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_cosine_to_a_tenth(tiny_model, tmp_path):
     told = run("schedule", tiny_model, tmp_path)
     rates, numbers = told["rates"], told["numbers"]
