@@ -53,6 +53,7 @@ def test_without_a_gpu_it_says_so():
     assert done.stderr.strip().splitlines()[-1].startswith("error: no GPU")
 
 
+@pytest.mark.slow
 def test_all_of_it_runs_with_a_tiny_model():
     done = run("--tiny", "--steps", "1")
     assert done.returncode == 0, done.stderr

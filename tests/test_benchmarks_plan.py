@@ -62,6 +62,7 @@ def check(words: list[str], folder: Path, label: str) -> None:
     assert predicted == pytest.approx(measured, rel=TOLERANCE), label
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_peak_is_foretold(name: str, model: Path, tmp_path: Path):
     check([*RUN.split(), *CASES[name].split(), "--model", str(model)], tmp_path, name)

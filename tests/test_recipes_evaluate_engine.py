@@ -98,6 +98,7 @@ def test_two_models_in_turn_by_one_process(never_killed: Path):
     assert [stream["num_sampled"] for stream in streams] == [24, 24]
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_and_resumed_equals_never_killed(
     never_killed: Path,
     asked: list[str],

@@ -138,6 +138,7 @@ def test_the_final_folder_is_that_of_one_process(alone, sharded):
     AutoModelForCausalLM.from_pretrained(folder / "final")
 
 
+@pytest.mark.slow
 def test_when_one_dies_all_end_and_another_number_of_processes_goes_on(tiny_model, place, alone):
     folder = place / "dying"
     done = torchrun(place / "dying.py", *words(tiny_model, folder), **path(place))

@@ -42,15 +42,13 @@ main("r1_zero", "killer", "r1_zero")
 
 # In the order that one run meets them, so that each process is killed once and goes on further.
 INSTANTS = [
-    "gate:1",
     "sample:1",
     "fsync:2",
     "update:2",
     "save:1",
-    "evaluate:1",
     "evaluate trained:1",
 ]
-MORE = ["load:1", "evaluate base:1", "update:1", "fsync:9", "publish:2", "fsync:12", "save:2"]
+MORE = ["gate:1", "evaluate:1", "load:1", "evaluate base:1", "update:1", "fsync:9", "publish:2", "fsync:12", "save:2"]
 
 
 def run(words: list[str], **environ: str) -> subprocess.CompletedProcess:

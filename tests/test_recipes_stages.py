@@ -104,6 +104,7 @@ def test_a_missing_input_is_named(stages):
     assert not (stages.root / "stages").exists()
 
 
+@pytest.mark.slow
 def test_a_mistake_of_the_stage_is_the_pipelines(stages):
     config = replace(
         WORKED,
