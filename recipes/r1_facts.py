@@ -69,12 +69,12 @@ R1_FACTS = {
         hardware="two CPU cores, 12 GB of memory",
         data="sums, differences and word problems of two steps, generated, with worked solutions",
         licence="SmolLM2-135M-Instruct: Apache-2.0",
-        hours="under 1.5 is what it is built for",
+        hours="built for less than 1.5; not measured whole yet",
         mean_tokens=100,
         prompt_tokens=120,
-        expected="Dev2 above Dev1, R1 far above the base (LOG.md has what came of it)",
+        expected="Dev2 above Dev1, R1 far above the base; single stages are in LOG.md",
         ours="all but the order of stages",
-        ran="run here (LOG.md)",
+        ran="single stages were run here (LOG.md), not yet the whole",
     ),
 }
 """By the names of `python -m recipes.r1`."""
