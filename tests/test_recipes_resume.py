@@ -48,7 +48,17 @@ INSTANTS = [
     "save:1",
     "evaluate trained:1",
 ]
-MORE = ["gate:1", "evaluate:1", "load:1", "evaluate base:1", "update:1", "fsync:9", "publish:2", "fsync:12", "save:2"]
+MORE = [
+    "gate:1",
+    "evaluate:1",
+    "load:1",
+    "evaluate base:1",
+    "update:1",
+    "fsync:9",
+    "publish:2",
+    "fsync:12",
+    "save:2",
+]
 
 
 def run(words: list[str], **environ: str) -> subprocess.CompletedProcess:
