@@ -55,7 +55,6 @@ def run_pipeline(pipeline: Pipeline, names: Sequence[str] = ()) -> None:
     root.mkdir(parents=True, exist_ok=True)
     lock = lock_folder(root)
     try:
-        write_atomically(root / "config.yaml", pipeline.config.encode())
         for number, stage in enumerate(wanted, 1):
             place = f"[{number}/{len(wanted)}] {stage.name}"
             done = pipeline.stages.manifest(stage.name) is not None
@@ -63,6 +62,8 @@ def run_pipeline(pipeline: Pipeline, names: Sequence[str] = ()) -> None:
             manifest = pipeline.stages.run(stage)
             if not done:
                 print(f"{place} took {manifest['seconds']:.0f} s", flush=True)
+            # Not before a stage has agreed: settings that are refused must not stand there.
+            write_atomically(root / "config.yaml", pipeline.config.encode())
         report(pipeline)
     finally:
         lock.close()

@@ -50,37 +50,37 @@ class Scale:
     processes: int
 
 
+PAPER = Scale(
+    cold_rows=5_000,
+    dev2_rounds=250,
+    r1_rounds=106,
+    samples=16,
+    general_rows=1_000,
+    student_rate=6e-5,
+    benchmarks=("aime_2024", "math500"),
+    processes=512,
+)
+SMALL = Scale(
+    cold_rows=2_000,
+    dev2_rounds=100,
+    r1_rounds=33,
+    samples=4,
+    general_rows=500,
+    student_rate=1e-4,
+    benchmarks=("gsm8k", "math500"),
+    processes=1,
+)
+
+
 def paper() -> R1Config:
     """DeepSeek-R1 from DeepSeek-V3-Base: the paper's learning rates, sizes, lengths and updates."""
     zero = replace(papers.r1_zero(), task=papers.dapo_math(wrapped=False))
-    return pipeline(
-        zero,
-        Scale(
-            cold_rows=5_000,
-            dev2_rounds=250,
-            r1_rounds=106,
-            samples=16,
-            general_rows=1_000,
-            student_rate=6e-5,
-            benchmarks=("aime_2024", "math500"),
-            processes=512,
-        ),
-    )
+    return pipeline(zero, PAPER)
 
 
 def qwen25_32b() -> R1Config:
     """The paper's numbers on Qwen2.5-32B, which DeepSeek trained by R1-Zero's stage alone."""
-    scale = Scale(
-        cold_rows=5_000,
-        dev2_rounds=250,
-        r1_rounds=106,
-        samples=8,
-        general_rows=1_000,
-        student_rate=6e-5,
-        benchmarks=("aime_2024", "math500"),
-        processes=64,
-    )
-    return pipeline(sizes.qwen25_32b(), scale)
+    return pipeline(sizes.qwen25_32b(), replace(PAPER, samples=8, processes=64))
 
 
 def qwen25_7b() -> R1Config:
@@ -100,32 +100,12 @@ def qwen25_7b() -> R1Config:
 
 def qwen25_15b() -> R1Config:
     """One GPU with 80 GB."""
-    scale = Scale(
-        cold_rows=2_000,
-        dev2_rounds=100,
-        r1_rounds=33,
-        samples=4,
-        general_rows=500,
-        student_rate=1e-4,
-        benchmarks=("gsm8k", "math500"),
-        processes=1,
-    )
-    return pipeline(sizes.qwen25_15b(), scale)
+    return pipeline(sizes.qwen25_15b(), SMALL)
 
 
 def qwen25_05b() -> R1Config:
     """One GPU with 24 GB."""
-    scale = Scale(
-        cold_rows=1_000,
-        dev2_rounds=100,
-        r1_rounds=33,
-        samples=4,
-        general_rows=500,
-        student_rate=1e-4,
-        benchmarks=("gsm8k", "math500"),
-        processes=1,
-    )
-    return pipeline(sizes.qwen25_05b(), scale)
+    return pipeline(sizes.qwen25_05b(), replace(SMALL, cold_rows=1_000))
 
 
 def pipeline(zero: RunConfig, scale: Scale) -> R1Config:
