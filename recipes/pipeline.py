@@ -62,8 +62,8 @@ def run_pipeline(pipeline: Pipeline, names: Sequence[str] = ()) -> None:
             manifest = pipeline.stages.run(stage)
             if not done:
                 print(f"{place} took {manifest['seconds']:.0f} s", flush=True)
-            # Not before a stage has agreed: settings that are refused must not stand there.
-            write_atomically(root / "config.yaml", pipeline.config.encode())
+        # Not before every stage has agreed: settings that are refused must not stand there.
+        write_atomically(root / "config.yaml", pipeline.config.encode())
         report(pipeline)
     finally:
         lock.close()
