@@ -47,7 +47,7 @@ quickstart: $(READY)
 
 # The settings that vLLM needs before a process starts; recipes set them by themselves.
 test: $(READY)
-	@eval "$$($(BIN)/python -m rollouts.process)" && $(BIN)/python -m pytest $(ARGS)
+	@eval "$$($(BIN)/python -m rollouts.process)" && $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -31,7 +31,7 @@ def smollm2_cpu_distill() -> DistillConfig:
     pipeline = smollm2_cpu()
     return DistillConfig(
         data=pipeline.distill_data,
-        distill=small_sft(),
+        distill=small_sft(epochs=2),
         rl=replace(small_rl(), train=replace(small_rl().train, num_rounds=200)),
         measure=pipeline.measure,
     )

@@ -151,7 +151,7 @@ def _by_benchmark(rows: Sequence[Row]) -> list[list[Row]]:
 
 def _headers(row: Row) -> list[str]:
     n = row.num_samples
-    return ["", "pass@1 [95%]", f"pass@{n}", f"maj@{n}", "format", "thinking", "language", "tokens"]
+    return ["", "pass@1 [95%]", f"pass@{n}", f"maj@{n}", "format", "think", "lang", "tokens"]
 
 
 def _cells(row: Row) -> list[str]:

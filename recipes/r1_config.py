@@ -45,5 +45,8 @@ class R1Config:
     solutions brought is not to be taken for what a stage brought."""
     cut_off: bool = True
     """Also measure Dev2 with its thinking cut off at once."""
+    answer_start: str = ""
+    """What a summary begins with, such as "The answer is". Where it is given, Dev2 is also measured
+    going on from there, without thinking: one that is only cut off may think in its summary."""
     num_processes: int = 1
     """Of every stage that trains, as torchrun starts them."""

@@ -45,16 +45,17 @@ def smollm2_cpu() -> R1Config:
         cold_start=_small_cold_start(),
         dev1=small_sft(),
         dev2=small_rl(),
-        rejection=_small_rejection(),
+        rejection=_small_rejection(2000),
         general=general,
-        dev3=small_sft(),
+        dev3=small_sft(epochs=2),
         r1=_small_all_scenarios(),
-        distill_data=_small_rejection(),
-        distill=small_sft(),
+        distill_data=_small_rejection(1200),
+        distill=small_sft(epochs=2),
         measure=_small_measure("steps", num_problems=100, num_samples=8, temperature=1.0),
         instructions=_small_measure(
             "instructions", num_problems=50, num_samples=4, temperature=0.7
         ),
+        answer_start="The answer is \\boxed{",
     )
 
 
@@ -109,21 +110,21 @@ def _small_cold_start() -> RejectionConfig:
     )
 
 
-def _small_rejection() -> RejectionConfig:
+def _small_rejection(num_problems: int) -> RejectionConfig:
     return RejectionConfig(
         task=Steps(),
         sampling=Sampling(max_tokens=SMALL_TOKENS),
         num_samples=2,
-        num_problems=1200,
+        num_problems=num_problems,
         fill_up=False,
     )
 
 
-def small_sft() -> SftConfig:
-    """One epoch; a row of 2,048 tokens holds about 17 worked solutions."""
+def small_sft(epochs: int = 1) -> SftConfig:
+    """A row of 2,048 tokens holds about 17 worked solutions."""
     return SftConfig(
         optimizer=OptimizerConfig(learning_rate=3e-4, schedule="cosine", warmup_updates=5),
-        training=SupervisedConfig(epochs=1, max_tokens=2048, batch_size=1, save_every=0),
+        training=SupervisedConfig(epochs=epochs, max_tokens=2048, batch_size=1, save_every=0),
     )
 
 

@@ -29,7 +29,8 @@ MODELS = {
     "r1_zero_from_dev1": "R1-Zero from Dev1",
     "dev1": "Dev1",
     "dev2": "Dev2",
-    "dev2_cut_off": "Dev2, thinking cut off",
+    "dev2_cut_off": "Dev2, no thinking",
+    "dev2_at_once": "Dev2, answer only",
     "dev3": "Dev3",
     "r1": "R1",
     "distill": "Distill",
@@ -40,6 +41,7 @@ COMPARED = (
     ("dev1", "dev2"),
     ("dev1", "r1_zero_from_dev1"),
     ("dev2", "dev2_cut_off"),
+    ("dev2", "dev2_at_once"),
     ("dev2", "dev3"),
     ("dev3", "r1"),
     ("base", "r1"),
@@ -111,6 +113,9 @@ class _Plan:
         if config.cut_off:
             prompts = replace(config.dev2.prompts, prefill=EMPTY_CHAIN)
             yield measure_stage("dev2_cut_off", config.measure, dev2, prompts)
+        if config.answer_start:
+            prompts = replace(config.dev2.prompts, prefill=EMPTY_CHAIN + config.answer_start)
+            yield measure_stage("dev2_at_once", config.measure, dev2, prompts)
         yield rejection_stage("rejection", config.rejection, dev2)
         data = {"rejection sampling": self.kept("rejection")}
         if config.general:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rollouts.process import required_environment, uses_gpu
+from tests.one_core import ONE_CORE
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +24,7 @@ if os.environ.get("GROUPWISE_DATA"):  # a relative one, before a test changes it
     os.environ["GROUPWISE_DATA"] = os.path.abspath(os.environ["GROUPWISE_DATA"])
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")  # no compiler, and no minute of compiling
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models; two threads of GNU OpenMP are slower
+os.environ.update(ONE_CORE)
 for _name, _value in required_environment(os.environ, cuda=uses_gpu(os.environ)).items():
     if _name != "LD_PRELOAD":  # too late for this process
         os.environ.setdefault(_name, _value)

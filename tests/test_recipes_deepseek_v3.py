@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from rollouts.records import read_groups
 from tests.expert_models import write_deepseek_v3
+from tests.one_core import ONE_CORE
 
 ROOT = Path(__file__).resolve().parent.parent
 REWARD = '''
@@ -46,7 +47,7 @@ def run(request, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, 
     words = ["-m", "recipes.r1_zero", "r1_zero_tiny", "--model", str(model), *SIZES]
     words += ["--reward", "early_letters:early", "--run-folder", str(base / "run")]
     words += ["--policy.dtype", dtype, "--engine.dtype", dtype]
-    settings = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "0", "COLUMNS": "100"}
+    settings = {**ONE_CORE, "COLUMNS": "100"}
     environ = os.environ | settings | {"PYTHONPATH": f"{ROOT}{os.pathsep}{base}"}
     done = subprocess.run(
         [sys.executable, *words], cwd=ROOT, env=environ, capture_output=True, text=True

@@ -15,6 +15,7 @@ import pytest
 from recipes import measuring
 from recipes.cli import guarded
 from recipes.evaluate import start
+from tests.one_core import ONE_CORE
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT: list = []  # vLLM's engines: freeing one would tear down the state of the session's others
@@ -45,7 +46,7 @@ NUM_LINES = 2 * 2 * 6 * 4  # completions and grades of two models
 
 
 def run(words: list[str], kill_at: int) -> subprocess.CompletedProcess:
-    settings = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "0", "PYTHONPATH": str(ROOT)}
+    settings = {**ONE_CORE, "PYTHONPATH": str(ROOT)}
     settings["KILL_AT"] = str(kill_at)
     command = [sys.executable, "-c", KILLER, *words]
     return subprocess.run(

@@ -72,6 +72,7 @@ def test_every_model_is_asked_alike_but_for_its_template(model):
     for name, changed in {
         "measure_r1_zero": {"template": "r1_zero"},
         "measure_dev2_cut_off": {"prefill": EMPTY_CHAIN},
+        "measure_dev2_at_once": {"prefill": "<think>\n</think>\nThe answer is \\boxed{"},
         "measure_base": {"every_best_template": True},
         "measure_dev1": {},
     }.items():
@@ -194,12 +195,12 @@ def test_every_stage(tiny_model, tmp_path):
     table = json.loads((folder / "table.json").read_text())
     names = [row["name"] for row in table["rows"]]
     assert names == [
-        "base", "R1-Zero", "R1-Zero from Dev1", "Dev1", "Dev2", "Dev2, thinking cut off",
+        "base", "R1-Zero", "R1-Zero from Dev1", "Dev1", "Dev2", "Dev2, no thinking",
         "Dev3", "R1", "Distill",
     ]  # fmt: skip
     learnt = next(row for row in table["rows"] if row["name"] == "Dev1")
     assert learnt["format_frac"] > 0.5
-    cut = next(row for row in table["rows"] if row["name"] == "Dev2, thinking cut off")
+    cut = next(row for row in table["rows"] if row["name"] == "Dev2, no thinking")
     assert cut["thinking_tokens"] == 0
     training = replace(config.dev3.training, epochs=3)
     file.write_text(write_sections(replace(config, dev3=replace(config.dev3, training=training))))

@@ -11,6 +11,7 @@ import pytest
 
 from recipes.papers import r1_zero
 from recipes.presets import PRESETS
+from tests.one_core import ONE_CORE
 
 ROOT = Path(__file__).resolve().parent.parent
 TENSORBOARD = importlib.util.find_spec("tensorboard") is not None
@@ -35,7 +36,7 @@ def finished(tiny_model, tmp_path_factory):
     words += ["--train.evaluate-every", "1", "--train.final", "best"]
     words += ["--validation.num-problems", "4", "--validation.num-samples", "2"]
     words += ["--track.to", "tensorboard"] if TENSORBOARD else []
-    settings = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "0", "COLUMNS": "100"}
+    settings = {**ONE_CORE, "COLUMNS": "100"}
     done = subprocess.run(
         words, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True
     )

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from rollouts.records import read_groups
+from tests.one_core import ONE_CORE
 from tests.ranks_program import ROOT, torchrun
 
 SIZES = {
@@ -72,7 +73,7 @@ def alone(tiny_model, place):
 
 
 def one(place, *arguments):
-    settings = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "0", "COLUMNS": "100"}
+    settings = {**ONE_CORE, "COLUMNS": "100"}
     return subprocess.run(
         [sys.executable, "-m", "recipes.r1_zero", *map(str, arguments)],
         env=os.environ | settings | path(place),

@@ -18,6 +18,7 @@ from recipes import rejecting
 from recipes.cli import guarded
 from recipes.rejection import start
 from rewards.problem import Problem, Response
+from tests.one_core import ONE_CORE
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT: list = []  # vLLM's engines: freeing one would tear down the state of the session's others
@@ -101,7 +102,7 @@ def test_killed_in_the_middle_and_resumed_equals_never_killed(
         assert sample["num_tokens"] % 2 == 0
         assert row["completion"] == sample["text"]
 
-    settings = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "0", "PYTHONPATH": str(ROOT)}
+    settings = {**ONE_CORE, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", KILLER, str(tiny_model), *FIELDS, "--run-folder", str(killed)],
         env={**os.environ, **settings, "KILL_AT": str(NUM_SAMPLES)},

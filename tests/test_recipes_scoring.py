@@ -22,6 +22,7 @@ from rewards.purity import purity_of
 from rewards.scorer import Inline
 from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.programs import Programs
+from tests.one_core import ONE_CORE
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = (ROOT / "docs" / "rewards.md").read_text()
@@ -33,7 +34,7 @@ SMALL = (
     "--test.num-problems 2 --test.num-samples 2 --test.max-tokens 8 --validation.max-tokens 8 "
     "--scoring.workers 2"
 )
-SETTINGS = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "0", "HF_HUB_OFFLINE": "1"}
+SETTINGS = {**ONE_CORE, "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.mark.parametrize(

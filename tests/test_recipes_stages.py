@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from recipes.config import to_yaml
+from recipes.pipeline import Pipeline, run_pipeline
 from recipes.rejection_config import RejectionConfig
 from recipes.stages import Stage, StageError, Stages, child
 from rewards.pool import ScoringConfig
@@ -95,6 +96,21 @@ def test_changed_inputs_and_settings_are_named(done):
             stages.run(worked(stages))
     finally:
         (stages.root / "in.txt").write_text("a")
+
+
+def test_a_refused_pipeline_keeps_its_settings_file(done, capsys):
+    stages, _ = done
+
+    def pipeline(config, stage):
+        return Pipeline(
+            config=config, stages=stages, listed=(stage,), models={}, compared=(), shown=()
+        )
+
+    run_pipeline(pipeline("num_rows: 4", worked(stages)))
+    assert "[1/1] worked is done" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="choose another"):
+        run_pipeline(pipeline("num_rows: 5", worked(stages, replace(WORKED, num_rows=5))))
+    assert (stages.root / "config.yaml").read_text() == "num_rows: 4"
 
 
 def test_a_missing_input_is_named(stages):

@@ -11,6 +11,7 @@ import pytest
 
 from recipes import stopping
 from recipes.stopping import Stopper, parse_duration
+from tests.one_core import ONE_CORE
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -114,7 +115,7 @@ def test_a_run_that_gets_sigterm_ends_after_its_round_and_says_how_to_go_on(tiny
     words += ["--model", str(tiny_model), "--no-best-prompt", "--train.num-rounds", "1000"]
     words += ["--train.problems-per-round", "2", "--train.group-size", "2"]
     words += ["--train.max-tokens", "0", "8", "--test.num-problems", "2", "--test.max-tokens", "8"]
-    settings = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "0"}
+    settings = ONE_CORE
     process = subprocess.Popen(
         words,
         cwd=ROOT,
