@@ -111,8 +111,13 @@ def _by_source(values: dict[tuple[str, int], float]) -> dict[str, float]:
     """Means by the first two parts of the problems' ids."""
     found: dict[str, list[float]] = {}
     for (problem, _), value in sorted(values.items()):
-        found.setdefault("/".join(problem.split("/")[:2]), []).append(float(value))
+        found.setdefault(kind_of(problem), []).append(float(value))
     return {source: _mean(each) for source, each in found.items()}
+
+
+def kind_of(problem: str) -> str:
+    """The first two parts of a problem's id: its task and kind."""
+    return "/".join(problem.split("/")[:2])
 
 
 def _form(label: str) -> Callable[[str], bool]:

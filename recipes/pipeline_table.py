@@ -14,10 +14,10 @@ from rich.table import Table
 from eval.intervals import agree
 from eval.problem_counts import Difference, difference
 from recipes.pipeline import Pipeline
-from recipes.pipeline_rows import Row, grades, read_rows
+from recipes.pipeline_rows import Row, grades, kind_of, read_rows
 from recipes.standings import printable
 from rl.run_folder import write_atomically
-from rollouts.completions import Texts
+from rollouts.completions import Saved, Texts
 
 NUM_SHOWN = 3
 
@@ -101,7 +101,8 @@ def built(rows: Sequence[Row]) -> Table:
         collapse_padding=True,
     )
     for place, header in enumerate(_headers(first)):
-        table.add_column(header, justify="right" if place else "left", no_wrap=bool(place))
+        shape = {"justify": "right", "no_wrap": True} if place else {"overflow": "fold"}
+        table.add_column(header, **shape)
     for row in rows:
         table.add_row(*(printable(cell) for cell in _cells(row)))
     return table
@@ -124,7 +125,7 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def samples(pipeline: Pipeline, rows: Sequence[Row]) -> Iterator[str]:
-    """Three right and three wrong completions of some models, on the same problems where they can be."""
+    """Three right and three wrong completions of some models, of other kinds of problems where they can be."""
     for stage in pipeline.shown:
         if not any(row.stage == stage for row in rows):
             continue
@@ -132,9 +133,19 @@ def samples(pipeline: Pipeline, rows: Sequence[Row]) -> Iterator[str]:
         for trial in sorted((folder / "completions").glob("model/*")):
             verdicts = grades(trial)
             for title, wanted in (("right", True), ("wrong", False)):
-                texts = [t for t in Texts(trial) if (verdicts[t.key] == "correct") is wanted]
-                for each in sorted(texts, key=lambda t: (t.sample, t.problem))[:NUM_SHOWN]:
+                texts = (t for t in Texts(trial) if (verdicts[t.key] == "correct") is wanted)
+                for each in _of_kinds(sorted(texts, key=lambda t: (t.sample, t.problem))):
                     yield f"### {pipeline.models[stage]}, {title}: {each.problem}\n\n{_fenced(each.text)}"
+
+
+def _of_kinds(texts: Sequence[Saved]) -> list[Saved]:
+    """A few of them: the first of each kind of problem, of the last kinds, then whatever is there."""
+    firsts: dict[str, Saved] = {}
+    for each in texts:
+        firsts.setdefault(kind_of(each.problem), each)
+    chosen = list(firsts.values())[-NUM_SHOWN:]
+    rest = [each for each in texts if each not in chosen]
+    return [*chosen, *rest][:NUM_SHOWN]
 
 
 def _fenced(text: str) -> str:
