@@ -69,12 +69,13 @@ R1_FACTS = {
         hardware="two CPU cores, 12 GB of memory",
         data="sums, differences and word problems of two steps, generated, with worked solutions",
         licence="SmolLM2-135M-Instruct: Apache-2.0",
-        hours="built for less than 1.5; not measured whole yet",
+        hours="1.3 measured (78 minutes on two cores of an AMD EPYC)",
         mean_tokens=100,
         prompt_tokens=120,
-        expected="Dev2 above Dev1, R1 far above the base; single stages are in LOG.md",
+        expected="pass@1 of 100 held-out problems: base 0.9, R1-Zero 22, Dev1 43, Dev2 68, Dev3 76, R1 "
+        "76, student 53 (one seed, n = 8)",
         ours="all but the order of stages",
-        ran="single stages were run here (LOG.md), not yet the whole",
+        ran="run here whole (LOG.md, 2026-11-23)",
     ),
 }
 """By the names of `python -m recipes.r1`."""

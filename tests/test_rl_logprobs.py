@@ -96,7 +96,9 @@ def test_any_shape_equals_full_logits(num_tokens, size, vocabulary, block, tempe
     found = gradients(sampled_logprobs, *inputs, temperature=temperature, block=block)
     wanted = gradients(full_logprobs, *inputs, temperature=temperature)
     for mine, other in zip(found, wanted, strict=True):
-        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
+        # Of the largest: what cancels to nearly 0 keeps the rounding of what it is a sum of.
+        atol = 1e-5 * max(1.0, other.abs().max().item())
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=atol)
 
 
 @pytest.mark.parametrize("block", [2, 4096])

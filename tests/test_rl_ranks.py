@@ -9,7 +9,7 @@ from rl.ranks import Ranks
 from tests import packed_models
 from tests.ranks_program import CASES, ROOT, groups_of, torchrun, trained
 
-TOLERANCE = {"float32": 2e-6, "bfloat16": 1e-4, "float16": 1e-4}
+TOLERANCE = {"float32": 5e-6, "bfloat16": 1e-4, "float16": 1e-4}
 """Of a tensor's size, after four updates; in 16 bits a master's cast may fall the other way."""
 
 
