@@ -22,6 +22,7 @@ class Row:
 
     Attributes:
         name: "Dev2", "Dev2, seed 1".
+        trial: The folder of its completions, under the evaluation's.
         format_frac: Of the form that the model's stage asks for.
         thinking_tokens: From `<think>` to `</think>`; by the problem's source too.
         language_frac: Words of the chain in the target language.
@@ -31,6 +32,7 @@ class Row:
     stage: str
     benchmark: str
     label: str
+    trial: str
     counts: tuple[ProblemCount, ...]
     pass_at_1: float
     pass_at_1_interval: tuple[float, float]
@@ -77,6 +79,7 @@ def _row(folder: Path, stage: str, name: str, standing: dict[str, Any]) -> Row:
         stage=stage,
         benchmark=standing["benchmark"],
         label=standing["label"],
+        trial=standing["trial"],
         counts=tuple(ProblemCount(**count) for count in standing["counts"]),
         pass_at_1=standing["pass_at_1"],
         pass_at_1_interval=tuple(standing["pass_at_1_interval"]),

@@ -126,16 +126,13 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def samples(pipeline: Pipeline, rows: Sequence[Row]) -> Iterator[str]:
     """Three right and three wrong completions of some models, of other kinds of problems where they can be."""
-    for stage in pipeline.shown:
-        if not any(row.stage == stage for row in rows):
-            continue
-        folder = pipeline.stages.folder(f"measure_{stage}")
-        for trial in sorted((folder / "completions").glob("model/*")):
-            verdicts = grades(trial)
-            for title, wanted in (("right", True), ("wrong", False)):
-                texts = (t for t in Texts(trial) if (verdicts[t.key] == "correct") is wanted)
-                for each in _of_kinds(sorted(texts, key=lambda t: (t.sample, t.problem))):
-                    yield f"### {pipeline.models[stage]}, {title}: {each.problem}\n\n{_fenced(each.text)}"
+    for row in (row for stage in pipeline.shown for row in rows if row.stage == stage):
+        trial = pipeline.stages.folder(f"measure_{row.stage}") / "completions" / row.trial
+        verdicts = grades(trial)
+        for title, wanted in (("right", True), ("wrong", False)):
+            texts = (t for t in Texts(trial) if (verdicts[t.key] == "correct") is wanted)
+            for each in _of_kinds(sorted(texts, key=lambda t: (t.sample, t.problem))):
+                yield f"### {row.name}, {title}: {each.problem}\n\n{_fenced(each.text)}"
 
 
 def _of_kinds(texts: Sequence[Saved]) -> list[Saved]:

@@ -191,12 +191,12 @@ def test_every_stage(tiny_model, tmp_path):
     file.write_text(write_sections(config))
     run(command(file, folder))
     told = run(command(file, folder))
-    assert told.count("is done") == 22
+    assert told.count("is done") == 23
     table = json.loads((folder / "table.json").read_text())
     names = [row["name"] for row in table["rows"]]
     assert names == [
         "base", "R1-Zero", "R1-Zero from Dev1", "Dev1", "Dev2", "Dev2, no thinking",
-        "Dev3", "R1", "Distill",
+        "Dev2, answer only", "Dev3", "R1", "Distill",
     ]  # fmt: skip
     learnt = next(row for row in table["rows"] if row["name"] == "Dev1")
     assert learnt["format_frac"] > 0.5

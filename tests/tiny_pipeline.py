@@ -63,7 +63,7 @@ def tiny_pipeline(model):
         dev2=rl(preset.dev2, TASK),
         rejection=reject(preset.rejection, num_rows=None),
         general=reject(preset.general, task=Instructions(num_problems=20), num_rows=8),
-        dev3=sft(preset.dev3, 2),
+        dev3=sft(preset.dev3, 40),
         r1=rl(preset.r1, both),
         distill_data=reject(preset.distill_data, num_rows=None),
         distill=sft(preset.distill, 2),
