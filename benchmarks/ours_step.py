@@ -72,7 +72,7 @@ def build(work: StepWork, given: argparse.Namespace, folder: Path, *, engine: bo
     from rl.objective import LossConfig
     from rl.packing import PackingConfig
     from rl.run_folder import RunFolder
-    from rl.train import TrainConfig, Trainer
+    from rl.trainer import TrainConfig, Trainer
     from rollouts.collect import Collector
     from rollouts.ledger import Ledger
     from rollouts.sampler import EngineConfig
@@ -122,7 +122,8 @@ def build(work: StepWork, given: argparse.Namespace, folder: Path, *, engine: bo
 def one_step(run: Any, work: StepWork, index: int) -> tuple[StepRow, list[Any]]:
     """A whole round on a step's prompts; its row and its groups."""
     from rl.clock import Clock
-    from rl.train import sample_round, synchronise, train_on, trained_groups
+    from rl.rounds import sample_round, synchronise
+    from rl.train import train_on, trained_groups
 
     clock = Clock(report=run.report)
     problems = [
@@ -130,7 +131,7 @@ def one_step(run: Any, work: StepWork, index: int) -> tuple[StepRow, list[Any]]:
     ]
     synchronise(run, index, clock)
     with clock("sample"):
-        groups = sample_round(run, problems, index, index)
+        groups = sample_round(run, problems, index, index, index)
     run.folder.write_round(index, groups)
     with clock("update"):
         train_on(run, trained_groups(run.config, groups), index, index, clock)

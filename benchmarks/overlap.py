@@ -28,13 +28,14 @@ SIZES = ((64, 64), (1_024, 1_000), (8_192, 1_000))
 def one_round(run: Any, index: int) -> dict[str, float]:
     """A whole round's times, as metrics.jsonl has them."""
     from rl.clock import Clock
-    from rl.train import sample_round, synchronise, train_on, trained_groups
+    from rl.rounds import sample_round, synchronise
+    from rl.train import train_on, trained_groups
 
     clock = Clock(report=run.report)
     problems = run.ledger.draw(run.config.problems_per_round)
     synchronise(run, index, clock)
     with clock("sample"):
-        groups = sample_round(run, problems, index, index)
+        groups = sample_round(run, problems, index, index, index)
     clock.timeline.take(run.collector.timeline)
     run.folder.write_round(index, groups)
     with clock("update"):

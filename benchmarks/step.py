@@ -93,7 +93,8 @@ def build(arguments: argparse.Namespace, folder: Path) -> tuple[Any, Timed]:
 def one_step(run: Any, index: int, score: Timed) -> dict[str, float]:
     """Seconds by phase of one whole round."""
     from rl.clock import Clock
-    from rl.train import sampling_at, synchronise, train_on
+    from rl.rounds import sampling_at, synchronise
+    from rl.train import train_on
 
     clock, score.seconds = Clock(report=Silent()), 0.0
     synchronise(run, index, clock)
@@ -124,7 +125,7 @@ def sample_over_bare(run: Any) -> list[float]:
     from vllm import SamplingParams
     from vllm.inputs import TokensPrompt
 
-    from rl.train import sampling_at
+    from rl.rounds import sampling_at
 
     problems = run.ledger.draw(run.config.problems_per_round)
     sampling = sampling_at(run.config, 0)

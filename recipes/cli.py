@@ -113,7 +113,7 @@ def _mistakes() -> tuple[type[Exception], ...]:
     """Errors that say what to do; those of heavy modules only if these are loaded."""
     named = {
         "rl.optimizer": ("NonFiniteGradientError",),
-        "rollouts.engine": ("EngineError",),
+        "rollouts.exchange": ("EngineError",),
         "rollouts.proof": ("WeightProofError",),
         "rollouts.collect": ("GraderFailureError",),
         "rollouts.endpoint": ("EndpointError",),
@@ -208,16 +208,16 @@ def with_fields(
     """`default` changed by the fields of the command line; tyro reads these, and answers --help.
 
     tyro cannot build a mixture: it sees `one_task`, a class of the same fields with one task, and
-    the mixture is put back if none was named. The task's kind comes first, so that the task's
+    the mixture is put back if none was named. The kinds of task and rollouts come first, so that their
     fields are known wherever they stand.
     """
     from recipes.config import Arithmetic, Mixture
 
-    words = sorted(words, key=lambda word: not word.startswith("task:"))
+    words = sorted(words, key=lambda word: not word.startswith(("task:", "rollouts:")))
     shown, kept = default.task, None
     if isinstance(default.task, Mixture):
         shown = Arithmetic()
-        kept = None if words and words[0].startswith("task:") else default.task
+        kept = None if any(word.startswith("task:") for word in words) else default.task
     if kept and (word := next((w for w in words if w.startswith("--task.")), None)):
         raise ValueError(f"{word}: the tasks of a mixture are set in the file that names them")
     config, unknown = read_fields(

@@ -19,8 +19,9 @@ from rl.optimizer import OptimizerConfig
 from rl.packing import PackingConfig
 from rl.policy import PolicyConfig
 from rl.reward_model import RewardModelConfig
-from rl.train import TrainConfig
+from rl.trainer import TrainConfig
 from rollouts.models import DEFAULT_MODEL
+from rollouts.placement import Inline, Placement, Ray
 from rollouts.prompts import PromptConfig
 from rollouts.sampler import EngineConfig
 from rollouts.tasks.arithmetic import Arithmetic
@@ -50,6 +51,8 @@ TASKS = {
     "verifiers": Verifiers,
     "mixture": Mixture,
 }
+
+PLACEMENTS = {"inline": Inline, "ray": Ray}
 
 FREE_FIELDS = (
     "stop_after",
@@ -104,6 +107,8 @@ class RunConfig:
     control: Literal["none", "shuffled_rewards"] = "none"
     """shuffled_rewards: a group's scores change places at random, so that nothing can be learnt."""
     prompts: PromptConfig = field(default_factory=PromptConfig)
+    rollouts: Placement = field(default_factory=Inline)
+    """Where engines are: rollouts:inline, one in each trainer's process, or rollouts:ray, workers on Ray."""
     engine: EngineConfig = field(default_factory=EngineConfig)
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -141,6 +146,8 @@ def to_yaml(config: Any) -> str:
     values = json.loads(json.dumps(asdict(config)))
     if "task" in values:
         values["task"] = _task_values(config.task)
+    if "rollouts" in values:
+        values["rollouts"] = {"kind": _kind(PLACEMENTS, config.rollouts), **values["rollouts"]}
     return yaml.safe_dump(values, sort_keys=False)
 
 
@@ -159,6 +166,9 @@ def from_yaml(text: str, name: str, cls: type = RunConfig) -> Any:
         raise ValueError(f"{name} holds no fields; write it as the config.yaml of a run folder")
     if "task" in values:
         values = {**values, "task": _task_of(values["task"], f"{name}: task")}
+    if "rollouts" in values:
+        kind, given = _chosen(values["rollouts"], PLACEMENTS, f"{name}: rollouts")
+        values = {**values, "rollouts": from_values(PLACEMENTS[kind], given, f"{name}: rollouts")}
     return from_values(cls, values, name)
 
 
@@ -206,22 +216,31 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _task_values(task: TaskConfig) -> dict[str, Any]:
-    kind = next(name for name, cls in TASKS.items() if type(task) is cls)
+    kind = _kind(TASKS, task)
     values = json.loads(json.dumps(asdict(task)))
     if isinstance(task, Mixture):
         values["tasks"] = [_task_values(part) for part in task.tasks]
     return {"kind": kind, **values}
 
 
-def _task_of(values: Any, place: str) -> TaskConfig:
+def _kind(kinds: Mapping[str, type], chosen: Any) -> str:
+    return next(name for name, cls in kinds.items() if type(chosen) is cls)
+
+
+def _chosen(values: Any, kinds: Iterable[str], place: str) -> tuple[str, dict[str, Any]]:
+    """The kind that values name, and the rest of them. Raises ValueError with the nearest kind."""
     kind = values.get("kind") if isinstance(values, dict) else values
-    if kind not in TASKS or not isinstance(values, dict):
-        near = nearest(str(kind), TASKS) or "arithmetic"
+    if kind not in kinds or not isinstance(values, dict):
+        near = nearest(str(kind), kinds) or next(iter(kinds))
         raise ValueError(
-            f"{place}.kind is {kind!r}; one of {', '.join(TASKS)} is meant, perhaps {near}: "
+            f"{place}.kind is {kind!r}; one of {', '.join(kinds)} is meant, perhaps {near}: "
             f"write it as {{kind: {near}}}"
         )
-    values = {key: value for key, value in values.items() if key != "kind"}
+    return kind, {key: value for key, value in values.items() if key != "kind"}
+
+
+def _task_of(values: Any, place: str) -> TaskConfig:
+    kind, values = _chosen(values, TASKS, place)
     if kind == "mixture" and isinstance(values.get("tasks"), list):
         parts = enumerate(values["tasks"])
         values["tasks"] = tuple(_task_of(part, f"{place}.tasks[{i}]") for i, part in parts)

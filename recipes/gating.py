@@ -18,7 +18,8 @@ from rl.gate import (
 )
 from rl.lora import random_adapter
 from rl.packing import Batch, PackingConfig, pack
-from rl.train import Publisher, Trainer, sampling_at
+from rl.rounds import sampling_at
+from rl.trainer import Publisher, Trainer
 from rollouts.collect import rollout_of
 from rollouts.prompts import messages_of
 from rollouts.rollout import Completion, Group, Request, Rollout, Sampling

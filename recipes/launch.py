@@ -23,7 +23,7 @@ from recipes.config import RunConfig, to_yaml
 from recipes.control import ShuffledCollector
 from recipes.data import Data, load_data, make_ledger
 from recipes.decontamination import keep_record
-from recipes.demand import most_requests
+from recipes.engines import check_rollouts, open_engine
 from recipes.noise import quiet
 from recipes.preflight import check_config, check_reference, check_room
 from recipes.progress import Progress, show_result
@@ -33,12 +33,15 @@ from recipes.tracking import Tracking
 from recipes.versions import changed_versions, versions
 from rewards.problem import Problem
 from rl.checkpoint import RunState, load_checkpoint
+from rl.clock import Clock, Reporter
 from rl.lora import adapter_size
 from rl.ranked_folder import RankedFolder
 from rl.ranks import ALONE, Ranks, find_ranks
+from rl.rounds import synchronise
 from rl.run_folder import AtomicFolder, RunFolder
 from rl.split_sampling import SplitCollector, SplitSampler
-from rl.train import Clock, Reporter, Trainer, restore, synchronise, train
+from rl.train import restore, train
+from rl.trainer import Trainer
 from rollouts.collect import Collector
 from rollouts.model_config import policy_fault, read_model_config
 from rollouts.models import resolve_model
@@ -53,6 +56,7 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
     `recipe` is the module that a person typed, for the command that continues.
     """
     check_config(config)
+    check_rollouts(config)
     if config.end_after is not None:
         parse_duration(config.end_after, "end_after")
     ranks = find_ranks()
@@ -155,17 +159,10 @@ def build(
     report.phase("load")
     with quiet():
         from rl.policy import Policy
-        from rollouts.engine import Engine
 
         seed = config.train.seed
         policy = Policy(model, config.policy, config.optimizer, seed=seed, ranks=ranks)
-        engine = Engine(
-            model,
-            config.engine,
-            max_tokens=data.max_tokens,
-            num_requests=-(-most_requests(config) // ranks.count),
-            adapter=policy.adapter,
-        )
+        engine = open_engine(config, model, data.max_tokens, policy.adapter, ranks, folder.path)
         if policy.adapter:
             engine.prove_base(policy.weights())
     collector = Collector(

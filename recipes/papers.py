@@ -15,7 +15,7 @@ from rl.objective import LossConfig
 from rl.optimizer import OptimizerConfig
 from rl.packing import PackingConfig
 from rl.policy import PolicyConfig
-from rl.train import TrainConfig
+from rl.trainer import TrainConfig
 from rollouts.prompts import PromptConfig
 from rollouts.sampler import EngineConfig
 from rollouts.tasks.countdown import Countdown

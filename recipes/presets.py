@@ -17,7 +17,7 @@ from rl.objective import LossConfig
 from rl.optimizer import OptimizerConfig
 from rl.packing import PackingConfig
 from rl.policy import PolicyConfig
-from rl.train import TrainConfig
+from rl.trainer import TrainConfig
 from rollouts.models import DEFAULT_MODEL
 from rollouts.sampler import EngineConfig
 from rollouts.tasks.arithmetic import Arithmetic

@@ -16,7 +16,7 @@ from rl.optimizer import OptimizerConfig
 from rl.packing import PackingConfig
 from rl.policy import PolicyConfig
 from rl.sft import SupervisedConfig
-from rl.train import TrainConfig
+from rl.trainer import TrainConfig
 from rollouts.models import DEFAULT_MODEL
 from rollouts.prompts import PromptConfig
 from rollouts.rejection import FilterConfig

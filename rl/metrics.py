@@ -3,11 +3,13 @@
 Means are over trained tokens and carry their count, since groups without signal are left out.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from rollouts.rollout import Group
 
 
 @dataclass(kw_only=True)
@@ -73,3 +75,18 @@ def round_metrics(updates: list[dict[str, float]]) -> dict[str, float]:
         if first is not None and last is not None and len(updates) > 1:
             merged[f"drift/{key.removeprefix('gap_')}"] = last
     return merged
+
+
+def ages_of(groups: Sequence[Group], updates: int) -> dict[str, float]:
+    """By how many updates the policy is newer than what drew a round's tokens: mean and largest."""
+    ages = [
+        (updates - version, stop - start)
+        for group in groups
+        for rollout in group.rollouts
+        for version, start, stop in rollout.versions
+    ]
+    count = sum(tokens for _, tokens in ages)
+    return {
+        "rollouts/age_mean": sum(age * tokens for age, tokens in ages) / max(1, count),
+        "rollouts/age_max": float(max((age for age, _ in ages), default=0)),
+    }

@@ -255,7 +255,7 @@ def rollout_of(
         logprobs=(0.0,) * num_prompt + completion.logprobs,
         response=response,
         score=score,
-        versions=((completion.version, num_prompt, num_prompt + num_sampled),),
+        versions=tuple((v, num_prompt + a, num_prompt + b) for v, a, b in completion.versions),
     )
 
 

@@ -3,7 +3,9 @@
 Leaves out a server and processes of its own; `rollouts/process.py` has what is set before Python.
 """
 
+import math
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -25,13 +27,10 @@ from rollouts.adapters import AdapterShape, AdapterSlot, prove_adapter, use_one_
 from rollouts.caller_state import caller_state
 from rollouts.cures import cures_for
 from rollouts.device_memory import device_settings
+from rollouts.exchange import EngineError, check_fits, completion_of
 from rollouts.proof import Proof, WeightProofError, prove
 from rollouts.rollout import Completion, Request
 from rollouts.sampler import EngineConfig
-
-
-class EngineError(RuntimeError):
-    """The engine died or broke its contract; the run can be resumed."""
 
 
 class Engine:
@@ -61,6 +60,7 @@ class Engine:
         self.max_tokens = max_tokens
         self.version = -1  # Nothing published yet.
         self._asleep: set[str] = set()
+        self.unfinished: dict[str, Request] = {}
         self._num_proofs = 0
         if not (config.compile or torch.cuda.is_available()):
             torch._dynamo.config.disable = True  # vLLM's small kernels too; compiling wants g++.
@@ -123,26 +123,45 @@ class Engine:
 
         Raises ValueError for a request that does not fit into the engine's `max_tokens`.
         """
-        pending = {request.id: request for request in requests}
-        if len(pending) < len(requests):
-            raise AssertionError("request ids must be unique")
         self._assert_idle()
-        tokenizer = self.tokenizer
         try:
-            for request in requests:
-                self._add(request)
-            while pending:
+            self.submit(requests)
+            while self.unfinished:
                 # All of a step before the first is yielded: a publish may come in between.
-                yield from [
-                    self._completion(output, pending.pop(output.request_id), tokenizer)
-                    for output in self._finished()
-                ]
+                yield from self.advance()
         finally:
-            if pending:
-                self._core.abort_request(list(pending))
+            self.abort()
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Take more to sample beside what is unfinished; `advance` gives it back.
+
+        Raises ValueError for a request that does not fit into the engine's `max_tokens`.
+        """
+        for request in requests:
+            if request.id in self.unfinished:
+                raise AssertionError(f"request ids must be unique: {request.id}")
+            self._add(request)
+            self.unfinished[request.id] = request
+
+    def advance(self, patience_s: float = math.inf) -> list[Completion]:
+        """Step until something has finished, or for so many seconds; gives what has."""
+        tokenizer, ends = self.tokenizer, self.eos_token_ids
+        return [
+            completion_of(output, self.unfinished.pop(output.request_id), tokenizer, ends)
+            for output in self._finished(patience_s)
+        ]
+
+    def abort(self) -> None:
+        """Forget what is unfinished."""
+        self._core.abort_request(list(self.unfinished))
+        self.unfinished.clear()
 
     def publish(
-        self, weights: Mapping[str, torch.Tensor] | Iterable[tuple[str, torch.Tensor]], version: int
+        self,
+        weights: Mapping[str, torch.Tensor] | Iterable[tuple[str, torch.Tensor]],
+        version: int,
+        *,
+        in_flight: bool = False,
     ) -> Proof:
         """Replace the weights, drop the prefix cache, and prove what the engine now computes with.
 
@@ -151,12 +170,14 @@ class Engine:
                 where the head is tied. Read in order, layer by layer, and by the proof again: a
                 mapping may make each on access. Pairs are kept until it is done. With LoRA the
                 adapter, as `LAYER.lora_A.weight` and `LAYER.lora_B.weight`, its factor in B.
-            version: Stamped on every completion from now on.
+            version: Stamped on every token from now on.
+            in_flight: What is unfinished goes on with the new weights; else there must be nothing.
 
         Raises WeightProofError, or EngineError where the engine refuses the weights; it must not
         be sampled from after either.
         """
-        self._assert_idle()
+        if not in_flight:
+            self._assert_idle()
         if self._slot and not self._slot.base_is_proved:
             raise AssertionError("an adapter says nothing on an unknown base: prove_base first")
         published = weights if isinstance(weights, Mapping) else dict(weights)
@@ -235,13 +256,7 @@ class Engine:
     def _add(self, request: Request) -> None:
         if request.min_version > self.version:
             raise AssertionError(f"{request.id} needs a newer version than {self.version}")
-        num_tokens, limit = len(request.token_ids), self.max_tokens
-        if num_tokens + request.sampling.max_tokens > limit:
-            raise ValueError(
-                f"request {request.id}: {num_tokens} prompt tokens and max_tokens "
-                f"{request.sampling.max_tokens} exceed the engine's {limit}: lower max_tokens, or drop "
-                "longer prompts"
-            )
+        check_fits(request, self.max_tokens)
         params = SamplingParams(
             temperature=request.sampling.temperature,
             top_p=request.sampling.top_p,
@@ -253,39 +268,24 @@ class Engine:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        prompt = TokensPrompt(prompt_token_ids=list(request.token_ids))
+        # Weights may change while others are unfinished: no prompt is shared across versions.
+        ids, salt = list(request.token_ids), str(self.version)
+        prompt = TokensPrompt(prompt_token_ids=ids, cache_salt=salt)
         with caller_state():
             adapter = self._slot.request if self._slot else None
             self._core.add_request(request.id, prompt, params, lora_request=adapter)
 
-    def _finished(self) -> list[Any]:
+    def _finished(self, patience_s: float) -> list[Any]:
         """Step until something has finished; the caller sees its own random state only here."""
+        end = time.monotonic() + patience_s
         with caller_state():
             try:
                 while True:
-                    if done := [output for output in self._core.step() if output.finished]:
+                    done = [output for output in self._core.step() if output.finished]
+                    if done or time.monotonic() >= end:
                         return done
             except Exception as error:
                 raise EngineError(f"the engine died: {type(error).__name__}: {error}") from error
-
-    def _completion(self, output: Any, request: Request, tokenizer: Any) -> Completion:
-        if tuple(output.prompt_token_ids) != request.token_ids:
-            raise EngineError(f"request {request.id}: the engine continued other prompt ids")
-        sampled = output.outputs[0]
-        if sampled.finish_reason not in ("stop", "length"):
-            raise EngineError(f"request {request.id} finished as {sampled.finish_reason!r}")
-        token_ids = tuple(sampled.token_ids)
-        ended = sampled.finish_reason == "stop"
-        if ended and token_ids[-1] not in self.eos_token_ids:
-            raise EngineError(f"request {request.id} stopped at {token_ids[-1]}, no end token")
-        return Completion(
-            request_id=request.id,
-            token_ids=token_ids,
-            logprobs=tuple(sampled.logprobs.logprobs),
-            text=tokenizer.decode(token_ids[:-1] if ended else token_ids, skip_special_tokens=True),
-            finish="stop" if ended else "length",
-            version=self.version,
-        )
 
 
 def adapter_fault(model: Path, dtype: str) -> str | None:

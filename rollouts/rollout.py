@@ -58,14 +58,14 @@ class Completion:
     """What the engine sampled for a request.
 
     Example: `Completion(request_id="3/…/1", token_ids=(40, 2), logprobs=(-0.1, -0.02),
-    text="8", finish="stop", version=3)`; the end token 2 is among the ids, not in the text.
+    text="8", finish="stop", versions=((3, 0, 2),))`; the end token 2 is among the ids, not in the text.
 
     Attributes:
         token_ids: The sampled ids only, the end-of-sequence token included.
         logprobs: Of each sampled id under the distribution it was drawn from.
         text: The ids decoded, special tokens left out.
         finish: "stop" (an end token) or "length" (the limit).
-        version: Of the weights that drew the tokens.
+        versions: Spans over `token_ids` and the version of the weights that drew each.
     """
 
     request_id: str
@@ -73,7 +73,7 @@ class Completion:
     logprobs: tuple[float, ...]
     text: str
     finish: str
-    version: int
+    versions: tuple[VersionSpan, ...]
 
     @property
     def num_tokens(self) -> int:

@@ -50,7 +50,7 @@ def completion(request: Request, text: str) -> Completion:
         logprobs=(0.0,) * len(ids),
         text=text,
         finish="length" if len(ids) >= request.sampling.max_tokens else "stop",
-        version=0,
+        versions=((0, 0, len(ids)),),
     )
 
 

@@ -19,7 +19,7 @@ VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc", "manager"
 PLAIN_ROLLOUTS = (
     "rollout", "sampler", "seeds", "prompts", "process", "models", "collect", "ledger", "records",
     "timeline", "trials", "completions", "endpoint", "endpoint_config",
-    "rejection", "cold_start",
+    "rejection", "cold_start", "exchange",
     "device_memory", "model_config",
 )  # fmt: skip
 FILES = sorted(

@@ -37,7 +37,7 @@ class Scripted:
                 logprobs=(-0.1, -0.2),
                 text=text,
                 finish="stop",
-                version=-1,
+                versions=((-1, 0, 2),),
             )
 
 

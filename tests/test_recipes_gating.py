@@ -18,7 +18,7 @@ from rl.gate import compare_facts
 from rl.objective import LossConfig
 from rl.optimizer import OptimizerConfig
 from rl.policy import Policy, PolicyConfig
-from rl.train import TrainConfig
+from rl.trainer import TrainConfig
 from rollouts.prompts import PromptConfig
 from rollouts.sampler import EngineConfig
 from rollouts.tasks.arithmetic import Arithmetic

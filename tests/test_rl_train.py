@@ -10,18 +10,17 @@ from rl.objective import LossConfig
 from rl.optimizer import OptimizerConfig
 from rl.packing import PackingConfig
 from rl.recording import Recording
+from rl.rounds import sample_round, sampling_at
 from rl.run_folder import RunFolder
 from rl.train import (
-    TrainConfig,
     is_due,
     is_reference_due,
     minibatches,
     rate_at,
-    sample_round,
-    sampling_at,
     train_on,
     trained_groups,
 )
+from rl.trainer import TrainConfig
 from rollouts.rollout import Group, Rollout
 
 
@@ -75,7 +74,7 @@ def sampled(refills, size=4):
 
     config = TrainConfig(problems_per_round=size, refills=refills)
     run = SimpleNamespace(config=config, collector=Hopeless(), ledger=SimpleNamespace(draw=draw))
-    groups = sample_round(run, draw(size, 7), index=0, version=7)
+    groups = sample_round(run, draw(size, 7), index=0, updates=7, version=7)
     return config, groups, run.collector.asked
 
 

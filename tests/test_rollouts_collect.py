@@ -53,7 +53,7 @@ def completion(request):
         logprobs=(-0.5, -0.25 * (sample + 1), -0.125),
         text=f"{row}/{sample}",
         finish="length" if sample == 3 else "stop",
-        version=7,
+        versions=((7, 0, 3),),
     )
 
 
@@ -152,7 +152,7 @@ def test_the_rollout_of_the_docstring():
         logprobs=(-0.1, -0.02),
         text="8",
         finish="stop",
-        version=3,
+        versions=((3, 0, 2),),
     )
     scored = right_if_even(None, Response(text="0/0"))
     rollout = rollout_of(request, done, Response(text="8"), scored)

@@ -16,7 +16,8 @@ import rollouts.cures
 import rollouts.engine
 from rl.publish import CheckpointWeights
 from rollouts.cures import Cures, cures_for
-from rollouts.engine import Engine, EngineError
+from rollouts.engine import Engine
+from rollouts.exchange import EngineError
 from rollouts.proof import WeightProofError
 from rollouts.rollout import Request, Sampling
 from rollouts.sampler import EngineConfig

@@ -10,7 +10,8 @@ import torch
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from rollouts.device_memory import kv_pool_bytes
-from rollouts.engine import Engine, EngineError
+from rollouts.engine import Engine
+from rollouts.exchange import EngineError
 from rollouts.rollout import Completion, Request, Sampling
 
 EOS = {0, 2}  # <|endoftext|> and <|im_end|>, as the fixture's generation config names them
@@ -70,7 +71,7 @@ def test_every_request_gets_one_completion_with_aligned_logprobs(engine: Engine)
         assert len(completion.logprobs) == len(completion.token_ids)
         assert all(logprob <= 0 for logprob in completion.logprobs)
         assert all(0 <= token < 259 for token in completion.token_ids)  # none from the padding
-        assert completion.version == engine.version
+        assert completion.versions == ((engine.version, 0, completion.num_tokens),)
 
 
 def test_nothing_to_sample_yields_nothing(engine: Engine):
@@ -182,7 +183,7 @@ def test_what_finished_before_a_publish_carries_the_version_that_drew_it(engine:
     iterator = engine.sample(make_requests(8, max_tokens=1))
     next(iterator)
     engine.publish(weights.items(), version + 1)
-    assert [completion.version for completion in iterator] == [version] * 7
+    assert [completion.versions[0][0] for completion in iterator] == [version] * 7
 
 
 def test_duplicate_ids(engine: Engine):
@@ -263,9 +264,9 @@ def test_publish_changes_what_is_sampled_and_stamps_the_version(engine: Engine, 
     engine.publish(weights.items(), version + 4)
     restored = sample(engine, requests)
 
-    assert {c.version for c in before.values()} == {version}
-    assert {c.version for c in after.values()} == {version + 3}
-    assert {c.version for c in restored.values()} == {version + 4}
+    assert {c.versions[0][0] for c in before.values()} == {version}
+    assert {c.versions[0][0] for c in after.values()} == {version + 3}
+    assert {c.versions[0][0] for c in restored.values()} == {version + 4}
     assert tokens(before) == tokens(restored) != tokens(after)
     for item in requests:
         drawn = after[item.id]

@@ -124,7 +124,7 @@ def change_layer(engine: Engine, name: str, change: Callable[[nn.Module], None])
 def test_logprobs_are_the_trainers(engine: Engine, policy: Policy, tiny_model: Path, dtype: str):
     requests = make_requests(32)
     completions = sample(engine, requests)
-    assert {c.version for c in completions.values()} == {engine.version}
+    assert {c.versions[0][0] for c in completions.values()} == {engine.version}
     batch = batch_of(requests, completions)
     report = compare_batch(policy, policy.float32_copy(), batch, 1.0)
     assert report.faults == ()

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from rollouts.engine import Engine, EngineError
+from rollouts.engine import Engine
+from rollouts.exchange import EngineError
 from rollouts.proof import Proof, WeightProofError
 from rollouts.rollout import Request, Sampling
 

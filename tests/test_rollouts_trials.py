@@ -43,7 +43,7 @@ class ScriptedSampler:
                 logprobs=(0.0,) * len(text),
                 text=text,
                 finish="stop" if request.seed % 2 else "length",
-                version=-1,
+                versions=((-1, 0, len(text)),),
             )
 
 

@@ -1,0 +1,159 @@
+"""Ray workers beside one engine: `python -m benchmarks.workers`; the last line is JSON.
+
+Two engines of one core each sample what one engine of two cores samples, in turns, with the same
+seeds. Then weights are published to both, and one is killed in mid-sampling.
+
+    two_workers_over_one_engine    sampled tokens a second, median over the turns
+    publish_s                      one publish to both, each with its part of the proof, median
+    recovery_s                     from SIGKILL until the worker can sample again
+    lost_groups, duplicated_groups of the sampling that was hit
+    equal_frac                     rollouts of it with the tokens of an undisturbed one
+"""
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rollouts.process import prepare_process
+from rollouts.rollout import Completion, Request, Sampling
+
+GROUP_SIZE = 8
+NUM_PROBLEMS = 16
+MAX_TOKENS = 96
+KILLED_AFTER = 0.3
+"""Of the completions."""
+
+
+def requests(model: Path) -> list[Request]:
+    """Groups of completions of short problems."""
+    from transformers import AutoTokenizer
+
+    from rollouts.prompts import PromptConfig, Renderer
+    from rollouts.tasks.steps import Steps
+
+    renderer = Renderer(tokenizer=AutoTokenizer.from_pretrained(model), config=PromptConfig())
+    problems = Steps().problems("train")[:: len(Steps().problems("train")) // NUM_PROBLEMS]
+    return [
+        Request(
+            id=f"{row}/{sample}",
+            token_ids=renderer.ids(problem),
+            sampling=Sampling(max_tokens=MAX_TOKENS),
+            seed=row * GROUP_SIZE + sample,
+            min_version=-1,
+        )
+        for row, problem in enumerate(problems[:NUM_PROBLEMS])
+        for sample in range(GROUP_SIZE)
+    ]
+
+
+def speed(sampler: Any, asked: Sequence[Request]) -> float:
+    """Sampled tokens a second."""
+    sampler.reset_prefix_cache()
+    began = time.perf_counter()
+    tokens = sum(completion.num_tokens for completion in sampler.sample(asked))
+    return tokens / (time.perf_counter() - began)
+
+
+def published(model: Path) -> dict[str, Any]:
+    """A checkpoint's tensors, the head too."""
+    from safetensors.torch import load_file
+
+    weights = load_file(model / "model.safetensors")
+    if "lm_head.weight" not in weights:
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    return weights
+
+
+def struck(workers: Any, asked: Sequence[Request]) -> Iterator[Completion]:
+    """The completions of a sampling in which a worker is killed."""
+    for number, completion in enumerate(workers.sample(asked)):
+        if number == int(KILLED_AFTER * len(asked)):
+            os.kill(workers.crew.members[0].place[2], signal.SIGKILL)
+        yield completion
+
+
+def recovery(workers: Any, asked: Sequence[Request]) -> dict[str, float]:
+    """What a kill in mid-sampling costs."""
+    calm = {each.request_id: each.token_ids for each in workers.sample(asked)}
+    workers.reset_prefix_cache()
+    began = time.perf_counter()
+    found = []
+    for completion in struck(workers, asked):
+        if len(found) <= int(KILLED_AFTER * len(asked)):
+            began = time.perf_counter()
+        found.append(completion)
+    while not workers.crew.is_whole():
+        time.sleep(0.05)
+    seconds = time.perf_counter() - began
+    seen = Counter(completion.request_id for completion in found)
+    groups = {
+        row for request in asked if not seen[request.id] for row in [request.id.split("/")[0]]
+    }
+    twice = {key.split("/")[0] for key, count in seen.items() if count > 1}
+    equal = sum(calm[each.request_id] == each.token_ids for each in found)
+    return {
+        "recovery_s": seconds,
+        "lost_groups": len(groups),
+        "duplicated_groups": len(twice),
+        "equal_frac": equal / len(asked),
+    }
+
+
+def main() -> None:
+    """Turns of both, publishes, and a kill."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    arguments = parser.parse_args()
+    prepare_process()
+    from rollouts.engine import Engine
+    from rollouts.models import DEFAULT_MODEL, resolve_model
+    from rollouts.placement import Ray
+    from rollouts.sampler import EngineConfig
+    from rollouts.workers import Workers
+
+    model = resolve_model(DEFAULT_MODEL)
+    asked = requests(model)
+    config = EngineConfig(dtype=arguments.dtype)
+    shape = {"max_tokens": 512, "num_requests": len(asked)}
+    with tempfile.TemporaryDirectory() as logs:
+        # Before the engine, which binds this process, and what it starts, to its first core.
+        workers = Workers(model, config, Ray(num_workers=2), logs=Path(logs), **shape)
+        engine = Engine(model, config, **shape)
+        for each in (engine, workers):
+            speed(each, asked)  # warm
+        pairs = []
+        for number in range(arguments.turns):
+            order = (engine, workers) if number % 2 == 0 else (workers, engine)
+            found = {id(each): speed(each, asked) for each in order}
+            pairs.append((found[id(workers)], found[id(engine)]))
+            print("tokens/s, two workers and one engine:", *map(round, pairs[-1]), flush=True)
+        weights = published(model)
+        seconds = []
+        for version in range(arguments.turns + 1):
+            began = time.perf_counter()
+            workers.publish(weights, version)
+            seconds.append(time.perf_counter() - began)
+        print("publish, s:", *(f"{each:.2f}" for each in seconds), flush=True)
+        told = {
+            "two_workers_over_one_engine": statistics.median(a / b for a, b in pairs),
+            "publish_s": statistics.median(seconds[1:]),  # the first proves all of it
+            "publish_whole_s": seconds[0],
+            **recovery(workers, [replace(r, min_version=arguments.turns) for r in asked]),
+            "dtype": arguments.dtype,
+        }
+        workers.close()
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Which engines a run has: one in each process, or workers on Ray."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from recipes.config import RunConfig
+from recipes.demand import most_requests
+from rl.ranks import Ranks
+from rollouts.placement import Inline, Ray
+
+
+def check_rollouts(config: RunConfig) -> None:
+    """Start or join Ray where it is asked for, before anything is written.
+
+    Raises ValueError for workers that there is no room for or no Ray, and for a loop that is to run
+    ahead of an engine in its own process.
+    """
+    staleness = config.train.max_staleness
+    if staleness < 0:
+        raise ValueError(f"train.max_staleness is {staleness}; at least 0 is needed")
+    if staleness and isinstance(config.rollouts, Inline):
+        raise ValueError(
+            f"train.max_staleness is {staleness}, but the engine is in the trainer's process: name "
+            "rollouts:ray, or leave max_staleness at 0"
+        )
+    if isinstance(config.rollouts, Ray):
+        if find_spec("ray") is None:
+            raise ValueError("rollouts:ray needs the package ray: pip install -e '.[ray]'")
+        from rollouts.ray_cluster import start_ray
+
+        start_ray(config.rollouts)
+
+
+def open_engine(
+    config: RunConfig, model: Path, max_tokens: int, adapter: Any, ranks: Ranks, folder: Path
+) -> Any:
+    """The run's sampler, loaded, behind one interface: `Engine` or `Workers`."""
+    shape: dict[str, Any] = {"max_tokens": max_tokens, "adapter": adapter}
+    if isinstance(config.rollouts, Inline):
+        from rollouts.engine import Engine
+
+        share = -(-most_requests(config) // ranks.count)
+        return Engine(model, config.engine, num_requests=share, **shape)
+    if ranks.count > 1:
+        raise ValueError(
+            f"rollouts:ray with {ranks.count} trainers is not supported: start one process, or leave "
+            "rollouts:ray out, so that each has an engine"
+        )
+    from rollouts.workers import Workers
+
+    return Workers(
+        model,
+        config.engine,
+        config.rollouts,
+        num_requests=most_requests(config),
+        logs=folder / "workers",
+        **shape,
+    )

@@ -1,0 +1,233 @@
+"""Where a round's groups come from: its file, the engine now, or the engine ahead of the updates.
+
+Sampling ahead is a thread that draws, samples and writes rounds as soon as they are admitted: round
+r when the updates of round r - `max_staleness` are done. Order is the ledger's, as without it;
+staleness is bounded by admission, so nothing is ever discarded for its age.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from math import ceil
+from queue import SimpleQueue
+from typing import Protocol
+
+from rewards.problem import Problem
+from rl.checkpoint import RunState
+from rl.clock import Clock
+from rl.trainer import TrainConfig, Trainer
+from rollouts.collect import graded
+from rollouts.rollout import Group, Sampling
+from rollouts.timeline import Timeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """One round, ready to be trained on.
+
+    Attributes:
+        drawn: What the ledger had given when the round was drawn: the state to resume from.
+        timeline: Of its collection, where that ran beside the loop.
+    """
+
+    groups: list[Group]
+    drawn: dict[str, int]
+    timeline: Timeline = field(default_factory=Timeline)
+
+
+class Rounds(Protocol):
+    """A source of rounds, in order."""
+
+    def take(self, index: int, updates: int, clock: Clock) -> Sampled:
+        """Round `index`, which is trained on after so many updates; waits for it."""
+        ...
+
+    def updated(self, state: RunState, clock: Clock) -> None:
+        """A round was trained on."""
+        ...
+
+    def paused(self) -> AbstractContextManager[None]:
+        """While it is open the engine is the caller's."""
+        ...
+
+
+@contextmanager
+def rounds_of(run: Trainer, state: RunState) -> Iterator[Rounds]:
+    """The rounds from a state on: sampled when they are asked for, or ahead."""
+    if not run.config.max_staleness:
+        yield Now(run)
+        return
+    ahead = Ahead(run, state)
+    try:
+        yield ahead
+    finally:
+        ahead.close()
+
+
+@dataclass(frozen=True)
+class Now:
+    """Each round is sampled when it is asked for, by the weights that it trains."""
+
+    run: Trainer
+
+    def take(self, index: int, updates: int, clock: Clock) -> Sampled:
+        """Its file, or the engine."""
+        return next_round(
+            self.run, index, updates, clock, lambda: synchronise(self.run, updates, clock)
+        )
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is being sampled."""
+        yield
+
+    def updated(self, state: RunState, clock: Clock) -> None:
+        """Publishing waits until something is to be sampled."""
+
+
+class Ahead:
+    """Rounds are sampled by a thread, while earlier ones are trained on."""
+
+    def __init__(self, run: Trainer, state: RunState):
+        """Begin with the round after `state`; the engine holds its weights."""
+        self._run, self._state = run, state
+        self._done: SimpleQueue[Sampled | Exception] = SimpleQueue()
+        self._changed = threading.Condition()
+        self._engine = threading.Lock()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._work, args=(state.round,), daemon=True)
+        self._thread.start()
+
+    def take(self, index: int, updates: int, clock: Clock) -> Sampled:
+        """The next round; raises what its sampling raised."""
+        with clock("sample"):
+            found = self._done.get()
+        if isinstance(found, Exception):
+            raise found
+        clock.timeline.take(found.timeline)
+        return found
+
+    def updated(self, state: RunState, clock: Clock) -> None:
+        """Give the engine the new weights, in flight, and admit what they make young enough."""
+        synchronise(self._run, state.updates, clock, drop_cache=False)
+        with self._changed:
+            self._state = state
+            self._changed.notify_all()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Wait until the round that is being sampled ends, and hold the next."""
+        with self._engine:
+            yield
+
+    def close(self) -> None:
+        """Let the round that is being sampled end: its file is there for a resumed run."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _work(self, first: int) -> None:
+        config = self._run.config
+        try:
+            for index in range(first, config.num_rounds):
+                if (version := self._admitted(index)) is None:
+                    return
+                planned = index * config.updates_per_round
+                clock = Clock(report=_Silent())
+                with self._engine:
+                    sampled = next_round(self._run, index, planned, clock, version=version)
+                self._done.put(replace(sampled, timeline=clock.timeline))
+        except Exception as error:  # noqa: BLE001  it is raised again where the round is taken
+            self._done.put(error)
+
+    def _admitted(self, index: int) -> int | None:
+        """Wait until a round may be sampled; gives the weights' version, or None if it never will."""
+        needed = index - self._run.config.max_staleness
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or self._state.round >= needed)
+            return None if self._stopped else self._state.updates
+
+
+class _Silent:
+    """A thread says nothing of its phases: the loop's are shown."""
+
+    def phase(self, name: str) -> None:
+        pass
+
+    def round(self, metrics: dict[str, float]) -> None:
+        pass
+
+
+def next_round(
+    run: Trainer,
+    index: int,
+    updates: int,
+    clock: Clock,
+    prepare: Callable[[], None] = lambda: None,
+    *,
+    version: int | None = None,
+) -> Sampled:
+    """Draw a round, and read or sample it.
+
+    Args:
+        updates: Before the round is trained on.
+        prepare: Called before anything is sampled.
+        version: Of the weights that the engine must have at least; `updates` if left out.
+    """
+    problems = run.ledger.draw(run.config.problems_per_round, updates=updates)
+    groups = run.folder.read_round(index)
+    if groups is None:
+        prepare()
+        with clock("sample"):
+            newest = updates if version is None else version
+            groups = sample_round(run, problems, index, updates, newest)
+        clock.timeline.take(run.collector.timeline)
+        run.folder.write_round(index, groups)
+    else:
+        run.ledger.draw(len(groups) - len(problems), updates=updates)  # by refills
+    return Sampled(groups=groups, drawn=dict(run.ledger.drawn))
+
+
+def synchronise(run: Trainer, version: int, clock: Clock, *, drop_cache: bool = True) -> None:
+    """Give the engine the policy's weights if it holds others, and an empty prefix cache."""
+    with clock("publish"):
+        run.engine.wake("weights")
+        if run.engine.version != version:
+            run.engine.publish(run.policy.published(), version)
+        run.engine.wake("kv_cache")
+        if drop_cache:
+            run.engine.reset_prefix_cache()
+
+
+def sample_round(
+    run: Trainer, problems: Sequence[Problem], index: int, updates: int, version: int
+) -> list[Group]:
+    """A round's groups in draw order; with refills, further ones until enough have signal.
+
+    A refill draws as many problems as would fill the round at the share with signal so far, at
+    most one round's worth at a time. `version` is the least that the engine must have.
+    """
+    sampling, size = sampling_at(run.config, updates), run.config.problems_per_round
+    groups = run.collector.collect(problems, sampling, round_index=index, version=version)
+    for _ in range(run.config.refills):
+        found = sum(group.has_signal for group in graded(groups))
+        if found >= size:
+            break
+        asked = min(size, ceil((size - found) * len(groups) / max(found, 1)))
+        groups += run.collector.collect(
+            run.ledger.draw(asked, updates=updates),
+            sampling,
+            round_index=index,
+            version=version,
+            first_row=len(groups),
+        )
+    graded(groups)  # Raises here, so that a round that cannot be trained on is never kept.
+    return groups
+
+
+def sampling_at(config: TrainConfig, updates: int) -> Sampling:
+    """The sampling parameters in force after so many updates."""
+    limit = [tokens for start, tokens in config.max_tokens if start <= updates][-1]
+    return Sampling(temperature=config.temperature, max_tokens=limit)

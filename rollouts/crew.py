@@ -1,0 +1,172 @@
+"""The workers that there are: started, buried with a word why, started again, told the same.
+
+Ray restarts a dead process; what makes it a worker again (engine, base, the current weights, each
+proved) is given to it here, in a thread, while the others go on.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from ray.exceptions import GetTimeoutError, RayActorError
+
+from rollouts.exchange import EngineError
+from rollouts.placement import Ray
+from rollouts.remote import Remote
+from rollouts.rollout import Request
+from rollouts.worker import Facts, NotStartedError, Spec, installed
+
+logger = logging.getLogger(__name__)
+DEATHS = (RayActorError, NotStartedError, GetTimeoutError)
+Answer = TypeVar("Answer")
+
+
+class Crew:
+    """All workers of a run. One thread may sample while another gives them weights.
+
+    Attributes:
+        version: Of the weights that all have, or get when they come back.
+        orphans: Requests of workers that died while they were not asked to sample.
+    """
+
+    def __init__(self, spec: Spec, placement: Ray):
+        """Start them all.
+
+        Raises:
+            ValueError: A worker that finds no room, or whose model or packages differ.
+            EngineError: One that dies while it starts.
+        """
+        numbers = range(placement.num_workers)
+        self.members = [Remote(number=n, spec=spec, placement=placement) for n in numbers]
+        self.version = -1
+        self.orphans: list[Request] = []
+        self.lock = threading.RLock()
+        self._weights: Any = None
+        self._base: Any = None
+        self._starting: dict[int, Future[None]] = {}
+        self._gone: list[str] = []
+        self._threads = ThreadPoolExecutor(max_workers=len(self.members))
+        for remote in self.members:
+            remote.create()
+        self._on_all(Remote.find)
+        self.facts = self._on_all(self._load)[0]
+
+    def ready(self) -> list[Remote]:
+        """Workers that can sample now. Raises EngineError if none ever will again."""
+        with self.lock:
+            for number, future in list(self._starting.items()):
+                if future.done():
+                    del self._starting[number]
+                    self._welcome(next(r for r in self.members if r.number == number), future)
+            if not self.members:
+                raise EngineError(f"all workers are dead: {'; '.join(self._gone)}")
+            return [remote for remote in self.members if remote.number not in self._starting]
+
+    def is_whole(self) -> bool:
+        """Whether every worker can sample now."""
+        return len(self.ready()) == len(self.members)
+
+    def publish(self, weights: Any, version: int) -> Any:
+        """Give every worker the weights of this reference; gives a proof of one."""
+        with self.lock:
+            self._weights, self.version = (weights, version), version
+        return self.tell(lambda remote: remote.actor.publish.remote(weights, version))
+
+    def prove_base(self, base: Any) -> Any:
+        """Have every worker compare its base with that of this reference."""
+        self._base = base
+        return self.tell(lambda remote: remote.actor.prove_base.remote(base))
+
+    def tell(self, ask: Callable[[Remote], Any]) -> Any:
+        """Ask every worker that is ready, and wait until all have done it; gives one's answer."""
+        with self.lock:
+            asked = [(remote, ask(remote)) for remote in self.ready()]
+        answer = None
+        for remote, call in asked:
+            try:
+                answer = remote.get(call)
+                remote.version = self.version
+            except DEATHS as error:
+                with self.lock:
+                    self.orphans += self.bury(remote, error)
+        return answer
+
+    def bury(self, remote: Remote, error: Exception) -> list[Request]:
+        """Say why a worker died, let it start again, and give back what it had.
+
+        Two threads may hear of one death: the second has nothing to do.
+        """
+        with self.lock:
+            if remote.number in self._starting or remote not in self.members:
+                return []
+            requests = remote.release()
+            remote.failures += 1
+            remote.version = -1
+            told = remote.death(error)
+            logger.warning("died: %s; %d requests go to the others", told, len(requests))
+            if words := remote.last_words():
+                logger.warning("its last lines:\n%s", words)
+            if remote.failures < remote.placement.max_failures:
+                self._starting[remote.number] = self._threads.submit(self._again, remote)
+            else:
+                self._gone.append(told)
+                self.members.remove(remote)
+                remote.dismiss()
+            return requests
+
+    def close(self) -> None:
+        """End them all."""
+        for remote in self.members:
+            remote.dismiss()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _welcome(self, remote: Remote, future: Future[None]) -> None:
+        """Take back a worker that was started again, or bury it again."""
+        try:
+            future.result()
+        except DEATHS as error:
+            self.bury(remote, error)
+            return
+        if remote.version != self.version:  # others came while it was loading
+            self._starting[remote.number] = self._threads.submit(self._catch_up, remote)
+            return
+        logger.warning("worker %d is back with version %d", remote.number, self.version)
+
+    def _again(self, remote: Remote) -> None:
+        """Make a worker whose process is new as the others are."""
+        remote.find()
+        self._load(remote)
+        if self._base is not None:
+            remote.get(remote.actor.prove_base.remote(self._base))
+        self._catch_up(remote)
+
+    def _catch_up(self, remote: Remote) -> None:
+        """Give a worker that comes back the weights that the others have."""
+        if self._weights is not None:
+            weights, version = self._weights
+            remote.get(remote.actor.publish.remote(weights, version))
+            remote.version = version
+
+    def _load(self, remote: Remote) -> Facts:
+        there = [r.number for r in self.members if r.place and r.place[0] == remote.place[0]]
+        facts = remote.load(there.index(remote.number), len(there))
+        if facts.versions != installed():
+            raise ValueError(
+                f"worker {remote.number} on {facts.host} has {facts.versions}, the trainer "
+                f"{installed()}: install the same on both"
+            )
+        return facts
+
+    def _on_all(self, act: Callable[[Remote], Answer]) -> list[Answer]:
+        """The same on every worker, at once. Raises EngineError if one dies of it."""
+
+        def guarded(remote: Remote) -> Answer:
+            try:
+                return act(remote)
+            except DEATHS as error:
+                words = remote.last_words()
+                raise EngineError(f"{remote.death(error)} while it started\n{words}") from error
+
+        return list(self._threads.map(guarded, self.members))

@@ -1,0 +1,41 @@
+"""Where engines are: one in each trainer's process, or workers on Ray. Plain settings."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inline:
+    """One engine in each trainer's process."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ray:
+    """Engines in Ray actors, on this machine or on a cluster."""
+
+    num_workers: int = 1
+    """Engines, each in a process of its own."""
+    address: str = ""
+    """Of a running Ray cluster, HOST:PORT or auto; without one, Ray starts on this machine."""
+    cores: int = 0
+    """CPU cores of each worker; 0 shares this machine's equally, and takes one beside a GPU."""
+    gpus: float = 1.0
+    """GPUs of each worker, where there are any."""
+    silence_s: float = 60.0
+    """A worker that says nothing for so long while it samples is killed and started again."""
+    start_s: float = 600.0
+    """A worker that is not ready after so long is killed and started again."""
+    max_failures: int = 3
+    """A worker that dies so often in a row without finishing anything is given up."""
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 1:
+            raise ValueError(f"rollouts.num_workers is {self.num_workers}; at least 1 is needed")
+        if self.cores < 0 or self.gpus < 0:
+            raise ValueError(
+                f"rollouts.cores is {self.cores} and gpus {self.gpus}; neither can be below 0"
+            )
+        if min(self.silence_s, self.start_s) <= 0 or self.max_failures < 1:
+            raise ValueError("rollouts.silence_s, start_s and max_failures must be above 0")
+
+
+Placement = Inline | Ray

@@ -1,0 +1,114 @@
+"""Ray: started on this machine or joined, quietly, and what it has room for."""
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rollouts.placement import Ray
+from rollouts.process import mimalloc, physical_cores, required_environment, uses_gpu
+
+CONNECT_S = 10.0
+PLACE_S = 30.0
+"""An actor that Ray has not placed by then has no room."""
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+}
+
+
+def start_ray(placement: Ray) -> None:
+    """Join the cluster at the address, or start one of this machine that ends with this process.
+
+    Does nothing if this process has joined one already.
+
+    Raises:
+        ValueError: No Ray answers there, it is of another version, or it is too small for the workers.
+    """
+    os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
+    import ray
+
+    if not ray.is_initialized():
+        _check_answers(placement.address)
+        shared = {"include_dashboard": False} if not placement.address else {}
+        shared |= {"num_cpus": len(physical_cores())} if not placement.address else {}
+        try:
+            with _own_signals():
+                ray.init(
+                    address=placement.address or "local",
+                    log_to_driver=False,
+                    logging_level="ERROR",
+                    configure_logging=False,
+                    **shared,
+                )
+        except (ConnectionError, RuntimeError) as error:
+            said = " ".join(str(error).split())
+            raise ValueError(f"rollouts.address {placement.address!r}: {said[:300]}") from error
+    check_room(placement, ray.cluster_resources())
+
+
+def check_room(placement: Ray, there: Mapping[str, float]) -> None:
+    """Raise ValueError if the cluster's resources do not hold all workers, with what would fit."""
+    wanted = resources(placement)
+    for kind, name, field in (("num_gpus", "GPU", "gpus"), ("num_cpus", "CPU", "cores")):
+        have, each = there.get(name, 0.0), wanted.get(kind, 0)
+        if each and placement.num_workers * each > have:
+            fit = int(have // each)
+            raise ValueError(
+                f"rollouts.num_workers is {placement.num_workers} with {each:g} {name}s each, and Ray "
+                f"has {have:g} in all: at most {fit} fit. Lower rollouts.num_workers or rollouts.{field}"
+            )
+
+
+def resources(placement: Ray) -> dict[str, float]:
+    """What Ray is asked for each worker.
+
+    Raises ValueError where the cores of a cluster's machines would have to be guessed.
+    """
+    if uses_gpu(os.environ):
+        return {"num_gpus": placement.gpus, "num_cpus": placement.cores or 1}
+    if placement.address and not placement.cores:
+        raise ValueError("rollouts.cores is 0: on a cluster of CPUs say how many each worker has")
+    return {"num_cpus": placement.cores or max(1, len(physical_cores()) // placement.num_workers)}
+
+
+def worker_environment(placement: Ray) -> dict[str, str]:
+    """What must be set before a worker's process starts."""
+    cuda = uses_gpu(os.environ)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "VLLM_CPU_OMP"))}
+    cpus = list(range(int(resources(placement)["num_cpus"])))
+    settings = required_environment(kept, cuda=cuda, cpus=cpus, allocator=mimalloc())
+    settings.pop("VLLM_CPU_OMP_THREADS_BIND", None)  # told when it is known where it runs
+    return {**settings, **_QUIET}
+
+
+def _check_answers(address: str) -> None:
+    """Raise ValueError at once if nobody listens; Ray itself would try for minutes."""
+    if not address or address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if "//" in address or not port.isdecimal() or not host:
+        raise ValueError(f"rollouts.address is {address!r}; HOST:PORT of Ray's head, or auto")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_S).close()
+    except OSError as error:
+        raise ValueError(
+            f"no Ray answers at rollouts.address {address} ({error}): start one there by ray start "
+            "--head, or leave the address out"
+        ) from error
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep this process's handlers: Ray puts one of its own in the place of SIGTERM's."""
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # not in the main thread: Ray left them alone
+            for number, handler in before.items():
+                signal.signal(number, handler)

