@@ -12,8 +12,9 @@ import pytest
 from safetensors import SafetensorError
 
 from recipes.cli import Command, guarded, read_config, split_command
-from recipes.config import RunConfig, to_yaml
+from recipes.config import TASKS, RunConfig, from_yaml, to_yaml
 from recipes.presets import PRESETS
+from rollouts.placement import Ray
 from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown
 from rollouts.tasks.dataset import Dataset
@@ -188,12 +189,26 @@ def test_help_lists_fields_and_tasks_under_the_name_of_the_recipe(capsys: pytest
     printed = " ".join(capsys.readouterr().out.split())
     assert printed.startswith("usage: python -m recipes.quickstart ")
     assert "Defaults are those of the preset r1_zero" in printed
-    assert (
-        "{task:arithmetic,task:countdown,task:steps,task:gsm8k,task:competition,task:dataset,task:general,task:instructions,task:human-eval,task:mbpp,task:programs,task:reasoning-gym,task:verifiers}"
-        in printed
-    )
+    kinds = [f"task:{kind.replace('_', '-')}" for kind in TASKS if kind != "mixture"]
+    for choice in (*kinds, "rollouts:inline", "rollouts:ray"):
+        assert f"• {choice} " in printed, choice
     for name in ("--train.num-rounds INT", "(default: 650)", "--task.max-number", "--resume"):
         assert name in printed
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "task:countdown rollouts:ray --rollouts.num-workers 3 --train.max-staleness 1",
+        "--rollouts.num-workers 3 --train.max-staleness 1 rollouts:ray task:countdown",
+    ],
+)
+def test_where_engines_are_and_the_task_are_named_in_any_order(words: str):
+    config = config_of(f"r1_zero {words}")
+    assert config.rollouts == Ray(num_workers=3)
+    assert isinstance(config.task, Countdown)
+    assert config.train.max_staleness == 1
+    assert from_yaml(to_yaml(config), "c.yaml") == config
 
 
 @pytest.fixture
