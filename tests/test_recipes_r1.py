@@ -198,10 +198,10 @@ def test_every_stage(tiny_model, tmp_path):
         "base", "R1-Zero", "R1-Zero from Dev1", "Dev1", "Dev2", "Dev2, no thinking",
         "Dev2, answer only", "Dev3", "R1", "Distill",
     ]  # fmt: skip
-    learnt = next(row for row in table["rows"] if row["name"] == "Dev1")
-    assert learnt["format_frac"] > 0.5
-    cut = next(row for row in table["rows"] if row["name"] == "Dev2, no thinking")
-    assert cut["thinking_tokens"] == 0
+    thinking = {row["name"]: row["thinking_tokens"] for row in table["rows"]}
+    assert thinking["base"] == 0
+    assert thinking["Dev1"] > 20
+    assert thinking["Dev2, no thinking"] == thinking["Dev2, answer only"] == 0
     training = replace(config.dev3.training, epochs=3)
     file.write_text(write_sections(replace(config, dev3=replace(config.dev3, training=training))))
     done = subprocess.run(
@@ -212,4 +212,4 @@ def test_every_stage(tiny_model, tmp_path):
         check=False,
     )
     assert done.returncode == 2
-    assert "training.epochs (2, now 3): choose another --run-folder" in done.stderr
+    assert "training.epochs (40, now 3): choose another --run-folder" in done.stderr
