@@ -51,14 +51,11 @@ class Spec:
 class Facts:
     """What a ready worker says of itself and its engine."""
 
-    pid: int
-    node: str
     host: str
     versions: dict[str, str]
     dtype: str
     vocab_size: int
     eos_token_ids: frozenset[int]
-    chat_template: str
     kv_pool_bytes: int
 
 
@@ -123,17 +120,13 @@ class Worker:
         return self._facts()
 
     def _facts(self) -> Facts:
-        node, host, pid = self.place()
         engine = self._engine
         return Facts(
-            pid=pid,
-            node=node,
-            host=host,
+            host=os.uname().nodename,
             versions=installed(),
             dtype=engine.dtype,
             vocab_size=engine.vocab_size,
             eos_token_ids=engine.eos_token_ids,
-            chat_template=engine.tokenizer.chat_template or "",
             kv_pool_bytes=engine.kv_pool_bytes,
         )
 
