@@ -119,7 +119,7 @@ def main() -> None:
     from rollouts.models import DEFAULT_MODEL, resolve_model
     from rollouts.placement import Ray
     from rollouts.sampler import EngineConfig
-    from rollouts.workers import Workers
+    from rollouts.workers import open_workers
 
     model = resolve_model(DEFAULT_MODEL)
     asked = requests(model)
@@ -127,7 +127,7 @@ def main() -> None:
     shape = {"max_tokens": 512, "num_requests": len(asked)}
     with tempfile.TemporaryDirectory() as logs:
         # Before the engine, which binds this process, and what it starts, to its first core.
-        workers = Workers(model, config, Ray(num_workers=2), logs=Path(logs), **shape)
+        workers = open_workers(model, config, Ray(num_workers=2), logs=Path(logs), **shape)
         engine = Engine(model, config, **shape)
         for each in (engine, workers):
             speed(each, asked)  # warm

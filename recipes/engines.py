@@ -47,9 +47,9 @@ def open_engine(
             f"rollouts:ray with {ranks.count} trainers is not supported: start one process, or leave "
             "rollouts:ray out, so that each has an engine"
         )
-    from rollouts.workers import Workers
+    from rollouts.workers import open_workers
 
-    return Workers(
+    return open_workers(
         model,
         config.engine,
         config.rollouts,

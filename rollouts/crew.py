@@ -6,8 +6,10 @@ proved) is given to it here, in a thread, while the others go on.
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from ray.exceptions import GetTimeoutError, RayActorError
@@ -16,10 +18,12 @@ from rollouts.exchange import EngineError
 from rollouts.placement import Ray
 from rollouts.remote import Remote
 from rollouts.rollout import Request
-from rollouts.worker import Facts, NotStartedError, Spec, installed
+from rollouts.worker import Facts, NotStartedError, Progress, Spec, installed
 
 logger = logging.getLogger(__name__)
 DEATHS = (RayActorError, NotStartedError, GetTimeoutError)
+LOOK_S = 1.0
+"""How often it is looked who is silent."""
 Answer = TypeVar("Answer")
 
 
@@ -28,6 +32,7 @@ class Crew:
 
     Attributes:
         version: Of the weights that all have, or get when they come back.
+        idle: Workers that can sample and have nothing to do.
         orphans: Requests of workers that died while they were not asked to sample.
     """
 
@@ -38,31 +43,51 @@ class Crew:
             ValueError: A worker that finds no room, or whose model or packages differ.
             EngineError: One that dies while it starts.
         """
-        numbers = range(placement.num_workers)
-        self.members = [Remote(number=n, spec=spec, placement=placement) for n in numbers]
+        self._heard: SimpleQueue[tuple[Remote, Future[Progress]]] = SimpleQueue()
+        self.members = [
+            Remote(number=n, spec=spec, placement=placement, heard=self._heard)
+            for n in range(placement.num_workers)
+        ]
         self.version = -1
+        self._looked = time.monotonic()
         self.orphans: list[Request] = []
         self.lock = threading.RLock()
         self._weights: Any = None
         self._base: Any = None
         self._starting: dict[int, Future[None]] = {}
-        self._gone: list[str] = []
+        self._gone: dict[int, str] = {}
         self._threads = ThreadPoolExecutor(max_workers=len(self.members))
         for remote in self.members:
             remote.create()
         self._on_all(Remote.find)
         self.facts = self._on_all(self._load)[0]
+        self.idle = list(self.members)
+
+    def hear(self, patience_s: float) -> list[Remote]:
+        """Workers whose call has come to an end, by an answer or by death; the silent are killed.
+
+        Waits for the first for so many seconds. Raises EngineError if no worker is left.
+        """
+        with self.lock:
+            self._settle()
+        self._kill_the_silent()
+        heard = []
+        try:
+            heard.append(self._heard.get(timeout=patience_s))
+            while True:
+                heard.append(self._heard.get_nowait())
+        except Empty:
+            return [remote for remote, call in heard if remote.call is call]
 
     def ready(self) -> list[Remote]:
         """Workers that can sample now. Raises EngineError if none ever will again."""
         with self.lock:
-            for number, future in list(self._starting.items()):
-                if future.done():
-                    del self._starting[number]
-                    self._welcome(next(r for r in self.members if r.number == number), future)
-            if not self.members:
-                raise EngineError(f"all workers are dead: {'; '.join(self._gone)}")
-            return [remote for remote in self.members if remote.number not in self._starting]
+            self._settle()
+            return [remote for remote in self.members if self.is_ready(remote)]
+
+    def is_ready(self, remote: Remote) -> bool:
+        """Whether it is alive, with the current weights."""
+        return remote.number not in self._starting and remote.number not in self._gone
 
     def is_whole(self) -> bool:
         """Whether every worker can sample now."""
@@ -99,11 +124,12 @@ class Crew:
         Two threads may hear of one death: the second has nothing to do.
         """
         with self.lock:
-            if remote.number in self._starting or remote not in self.members:
+            if not self.is_ready(remote):
                 return []
             requests = remote.release()
             remote.failures += 1
             remote.version = -1
+            self.idle = [other for other in self.idle if other is not remote]
             told = remote.death(error)
             logger.warning("died: %s; %d requests go to the others", told, len(requests))
             if words := remote.last_words():
@@ -111,16 +137,34 @@ class Crew:
             if remote.failures < remote.placement.max_failures:
                 self._starting[remote.number] = self._threads.submit(self._again, remote)
             else:
-                self._gone.append(told)
+                self._gone[remote.number] = told
                 self.members.remove(remote)
                 remote.dismiss()
             return requests
+
+    def forget(self) -> None:
+        """Have all drop what they were asked for: nobody waits for it any more."""
+        with self.lock:
+            self.orphans = []
+            self.idle = [remote for remote in self.members if self.is_ready(remote)]
+            for remote in self.idle:
+                if remote.release():
+                    remote.actor.abort.remote()
 
     def close(self) -> None:
         """End them all."""
         for remote in self.members:
             remote.dismiss()
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _settle(self) -> None:
+        """Take note of who has come back. Raises EngineError if nobody is left or will come."""
+        for number, future in list(self._starting.items()):
+            if future.done():
+                del self._starting[number]
+                self._welcome(next(r for r in self.members if r.number == number), future)
+        if not self.members:
+            raise EngineError(f"all workers are dead: {'; '.join(self._gone.values())}")
 
     def _welcome(self, remote: Remote, future: Future[None]) -> None:
         """Take back a worker that was started again, or bury it again."""
@@ -132,7 +176,18 @@ class Crew:
         if remote.version != self.version:  # others came while it was loading
             self._starting[remote.number] = self._threads.submit(self._catch_up, remote)
             return
+        self.idle.append(remote)
         logger.warning("worker %d is back with version %d", remote.number, self.version)
+
+    def _kill_the_silent(self) -> None:
+        if time.monotonic() - self._looked < LOOK_S:
+            return
+        self._looked = time.monotonic()
+        for remote in self.members:
+            if remote.is_silent():
+                told = "worker %d has said nothing for %.0f s: it is killed"
+                logger.warning(told, remote.number, remote.placement.silence_s)
+                remote.kill()
 
     def _again(self, remote: Remote) -> None:
         """Make a worker whose process is new as the others are."""

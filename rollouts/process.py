@@ -59,6 +59,8 @@ def required_environment(
     cores = _share_of_rank(environ, physical_cores() if cpus is None else cpus)
     num_threads = _threads_chosen(environ, len(cores)) or len(cores)
     settings["OMP_NUM_THREADS"] = str(num_threads)
+    # Else Intel's OpenMP binds what a process forks to its first core: Ray's workers, and all of theirs.
+    settings["KMP_AFFINITY"] = environ.get("KMP_AFFINITY", "none")
     settings["VLLM_CPU_OMP_THREADS_BIND"] = environ.get(
         "VLLM_CPU_OMP_THREADS_BIND", format_cpu_list(cores[:num_threads])
     )

@@ -6,7 +6,9 @@ import re
 import signal
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any
 
 import ray
@@ -23,11 +25,12 @@ LAST_LINES = 8
 RETRY_S = 0.25
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Remote:
     """A worker. `call` is what it is asked now, and `held` what it has not finished.
 
     Attributes:
+        heard: Where a call of it goes that has come to an end, with the worker.
         place: Node id, host and process id, once it has one.
         failures: Deaths in a row without anything finished.
     """
@@ -35,10 +38,11 @@ class Remote:
     number: int
     spec: Spec
     placement: Ray
+    heard: "SimpleQueue[tuple[Remote, Future[Progress]]]"
     actor: Any = None
     place: tuple[str, str, int] | None = None
     held: dict[str, Request] = field(default_factory=dict)
-    call: Any = None
+    call: Future[Progress] | None = None
     since: float = 0.0
     version: int = -1
     failures: int = 0
@@ -85,19 +89,20 @@ class Remote:
 
     def ask(self, requests: Sequence[Request], patience_s: float) -> None:
         """Give it more, and let it work for so long; `answer` has what came of it."""
-        self.held |= {request.id: request for request in requests}
-        self.call = self.actor.advance.remote(tuple(requests), patience_s)
+        self.held.update((request.id, request) for request in requests)
         self.since = time.monotonic()
+        self.call = self.actor.advance.remote(tuple(requests), patience_s).future()
+        self.call.add_done_callback(lambda call: self.heard.put((self, call)))
 
     def answer(self) -> Progress:
         """What the call came to. Raises RayActorError if the worker died in it."""
-        progress: Progress = ray.get(self.call)
+        progress = self.call.result()
         self.call = None
         self.resident_bytes = progress.resident_bytes
         for completion in progress.completions:
             del self.held[completion.request_id]
             self.failures = 0
-        if set(progress.unfinished) != set(self.held):
+        if progress.num_unfinished != len(self.held):
             raise EngineError(f"worker {self.number} lost requests without a word")
         return progress
 

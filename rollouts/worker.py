@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from rollouts.process import format_cpu_list, physical_cores
+from rollouts.process import format_cpu_list, physical_cores, uses_gpu
 from rollouts.rollout import Completion, Request
 from rollouts.sampler import EngineConfig
 
@@ -64,12 +64,12 @@ class Progress:
     """What a call of `advance` came to.
 
     Attributes:
-        unfinished: Ids of the requests that the engine still has.
+        num_unfinished: Requests that the engine still has.
         resident_bytes: Of the process.
     """
 
     completions: tuple[Completion, ...]
-    unfinished: tuple[str, ...]
+    num_unfinished: int
     resident_bytes: int
 
 
@@ -107,7 +107,10 @@ class Worker:
                 f"worker {number} on {os.uname().nodename} has another model or tokenizer in "
                 f"{spec.model} ({found[:12]}, the trainer's is {spec.digest[:12]}): copy the trainer's"
             )
-        os.environ["VLLM_CPU_OMP_THREADS_BIND"] = share_of_cores(physical_cores(), index, count)
+        if not uses_gpu(os.environ):
+            cores = share_of_cores(physical_cores(), index, count)
+            os.sched_setaffinity(0, cores)  # vLLM binds none in a process of the caller's
+            os.environ["VLLM_CPU_OMP_THREADS_BIND"] = format_cpu_list(cores)
         from rollouts.engine import Engine
 
         self._started = Engine(
@@ -136,7 +139,7 @@ class Worker:
         done = self._engine.advance(patience_s)
         return Progress(
             completions=tuple(done),
-            unfinished=tuple(self._engine.unfinished),
+            num_unfinished=len(self._engine.unfinished),
             resident_bytes=psutil.Process().memory_info().rss,
         )
 
@@ -179,14 +182,13 @@ def model_digest(folder: Path) -> str:
     return whole.hexdigest()
 
 
-def share_of_cores(cores: Sequence[int], index: int, count: int) -> str:
-    """A worker's cores among those of its machine, as vLLM reads them: an equal run of them.
+def share_of_cores(cores: Sequence[int], index: int, count: int) -> Sequence[int]:
+    """A worker's cores among those of its machine: an equal run of them.
 
-    Example: of cores 0 to 5 the second of three has "2-3".
+    Example: of cores 0 to 5 the second of three has 2 and 3.
     """
     size = len(cores) // count
-    mine = cores[index * size : (index + 1) * size] if size else [cores[index % len(cores)]]
-    return format_cpu_list(mine)
+    return cores[index * size : (index + 1) * size] if size else [cores[index % len(cores)]]
 
 
 def installed() -> dict[str, str]:

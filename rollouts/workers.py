@@ -5,9 +5,8 @@ they finish. What a dead or silent worker had goes to the others with the same i
 (rollouts/crew.py). Ray places, restarts and carries; no process is started or watched here.
 """
 
-import logging
+import heapq
 import math
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,53 +27,63 @@ from rollouts.rollout import Completion, Request
 from rollouts.sampler import EngineConfig
 from rollouts.worker import Spec, model_digest
 
-logger = logging.getLogger(__name__)
 TICK_S = 0.25
 """A worker answers at least this often while it samples."""
 ROOM = 1.25
 """Requests that a worker is given, times those that it samples at once: a free slot never waits."""
 
 
+def open_workers(
+    model: Path,
+    config: EngineConfig,
+    placement: Ray,
+    *,
+    max_tokens: int,
+    num_requests: int,
+    logs: Path,
+    adapter: AdapterShape | None = None,
+) -> "Workers":
+    """Start Ray or join it, and load an engine in each worker.
+
+    Args:
+        max_tokens, num_requests, adapter: As of `Engine`; the requests are all workers'.
+        logs: A folder for what the workers print.
+
+    Raises:
+        ValueError: More workers than the cluster has room for, no Ray at the address, or a
+            worker whose model or packages differ.
+    """
+    start_ray(placement)
+    share = -(-num_requests // placement.num_workers)
+    spec = Spec(
+        model=model.resolve(),
+        digest=model_digest(model),
+        config=config,
+        max_tokens=max_tokens,
+        num_requests=share,
+        adapter=adapter,
+        logs=logs.resolve(),
+    )
+    return Workers(
+        Crew(spec, placement),
+        AutoTokenizer.from_pretrained(model),
+        config,
+        max_tokens=max_tokens,
+        room=math.ceil(ROOM * min(config.max_concurrent, share)),
+    )
+
+
 class Workers:
     """Several engines that sample as one."""
 
     def __init__(
-        self,
-        model: Path,
-        config: EngineConfig,
-        placement: Ray,
-        *,
-        max_tokens: int,
-        num_requests: int,
-        logs: Path,
-        adapter: AdapterShape | None = None,
+        self, crew: Crew, tokenizer: Any, config: EngineConfig, *, max_tokens: int, room: int
     ):
-        """Start Ray or join it, and load an engine in each worker.
-
-        Args:
-            max_tokens, num_requests, adapter: As of `Engine`; the requests are all workers'.
-            logs: A folder for what the workers print.
-
-        Raises:
-            ValueError: More workers than the cluster has room for, no Ray at the address, or a
-                worker whose model or packages differ.
-        """
+        """Sample with a crew whose workers are given at most `room` requests at a time."""
+        self.crew, self.tokenizer = crew, tokenizer
         self.config, self.max_tokens = config, max_tokens
-        start_ray(placement)
-        share = -(-num_requests // placement.num_workers)
-        spec = Spec(
-            model=model.resolve(),
-            digest=model_digest(model),
-            config=config,
-            max_tokens=max_tokens,
-            num_requests=share,
-            adapter=adapter,
-            logs=logs.resolve(),
-        )
-        self.tokenizer = AutoTokenizer.from_pretrained(model)
-        self.crew = Crew(spec, placement)
-        self._room = math.ceil(ROOM * min(config.max_concurrent, share))
-        self._lengths: dict[tuple[int, ...], int] = {}
+        self._room = room
+        self._lengths: dict[int, int] = {}
 
     @property
     def version(self) -> int:
@@ -120,15 +129,17 @@ class Workers:
         prompts = {request.id: request.token_ids for request in requests}
         if len(prompts) < len(requests):
             raise AssertionError("request ids must be unique")
+        heard: list[Remote] = []
         try:
             while prompts:
-                self._give(queue)
-                for remote in self._heard():
+                self._give(queue, heard)
+                heard = self.crew.hear(TICK_S)
+                for remote in heard:
                     for completion in self._answer(remote, queue):
                         self._learn(prompts.pop(completion.request_id), completion)
                         yield completion
         finally:
-            self._forget()
+            self.crew.forget()
 
     def publish(
         self, weights: Mapping[str, Any] | Iterable[tuple[str, Any]], version: int
@@ -158,34 +169,31 @@ class Workers:
         """End the workers."""
         self.crew.close()
 
-    def _give(self, queue: deque[Request]) -> None:
-        """Fill every worker's room, and let each that has something work on."""
+    def _give(self, queue: deque[Request], heard: Sequence[Remote]) -> None:
+        """Deal out what waits, each to who has least, and let those who have something work on."""
         with self.crew.lock:
             queue.extendleft(self.crew.orphans)
             self.crew.orphans = []
-            free = [remote for remote in self.crew.ready() if remote.call is None]
-            for remote in sorted(free, key=lambda remote: len(remote.held)):
-                count = max(0, min(self._room - len(remote.held), len(queue)))
-                given = [queue.popleft() for _ in range(count)]
+            free = [remote for remote in heard if self.crew.is_ready(remote)]
+            if queue:
+                free += self.crew.idle
+                self.crew.idle = []
+            for remote, given in zip(free, self._dealt(queue, free), strict=True):
                 if given or remote.held:
                     remote.ask(given, TICK_S)
+                else:
+                    self.crew.idle.append(remote)
 
-    def _heard(self) -> list[Remote]:
-        """Workers that have answered or died; waits a little for the first, and kills the silent."""
-        with self.crew.lock:
-            asked = {r.call: r for r in self.crew.members if r.call is not None}
-        if not asked:
-            time.sleep(TICK_S)
-            return []
-        ray.wait(list(asked), num_returns=1, timeout=1.0)
-        done, waiting = ray.wait(list(asked), num_returns=len(asked), timeout=0)
-        for call in waiting:
-            if asked[call].is_silent():
-                remote = asked[call]
-                told = "worker %d has said nothing for %.0f s: it is killed"
-                logger.warning(told, remote.number, remote.placement.silence_s)
-                remote.kill()
-        return [asked[call] for call in done]
+    def _dealt(self, queue: deque[Request], free: Sequence[Remote]) -> list[list[Request]]:
+        """The queue's first, one by one to the worker that has fewest, until it has no more room."""
+        given: list[list[Request]] = [[] for _ in free]
+        held = [(len(remote.held), place) for place, remote in enumerate(free)]
+        heapq.heapify(held)
+        while queue and held and held[0][0] < self._room:
+            count, place = held[0]
+            given[place].append(queue.popleft())
+            heapq.heapreplace(held, (count + 1, place))
+        return given
 
     def _answer(self, remote: Remote, queue: deque[Request]) -> Sequence[Completion]:
         """What a worker finished; if it died, what it had goes to the front of the queue."""
@@ -195,17 +203,10 @@ class Workers:
             queue.extendleft(reversed(self.crew.bury(remote, error)))
             return ()
 
-    def _forget(self) -> None:
-        """Let the workers drop what nobody waits for any more."""
-        with self.crew.lock:
-            self.crew.orphans = []
-            for remote in self.crew.members:
-                if remote.release():
-                    remote.actor.abort.remote()
-
     def _expected(self, request: Request) -> int:
         """Tokens that this prompt's completions had so far; of a new one as many as it may have."""
-        return self._lengths.get(request.token_ids, request.sampling.max_tokens)
+        return self._lengths.get(hash(request.token_ids), request.sampling.max_tokens)
 
     def _learn(self, prompt: tuple[int, ...], completion: Completion) -> None:
-        self._lengths[prompt] = max(self._lengths.get(prompt, 0), completion.num_tokens)
+        key = hash(prompt)
+        self._lengths[key] = max(self._lengths.get(key, 0), completion.num_tokens)

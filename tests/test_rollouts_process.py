@@ -54,6 +54,7 @@ def test_two_cores_without_a_gpu(openmp: Path, allocator: Path):
     assert required == {
         "OMP_NUM_THREADS": "2",
         "VLLM_CPU_OMP_THREADS_BIND": "0-1",
+        "KMP_AFFINITY": "none",
         "LD_PRELOAD": f"{allocator}:{openmp}",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "VLLM_LOGGING_LEVEL": "ERROR",

@@ -14,7 +14,7 @@ from rollouts.engine import Engine
 from rollouts.placement import Ray
 from rollouts.rollout import Completion, Request, Sampling
 from rollouts.sampler import EngineConfig
-from rollouts.workers import Workers
+from rollouts.workers import Workers, open_workers
 
 pytestmark = pytest.mark.slow
 CONFIG = EngineConfig(dtype="float32", max_concurrent=8, max_kv_gib=0.1)
@@ -25,7 +25,7 @@ NUM_REQUESTS = 48
 def workers(tiny_model: Path, tmp_path_factory):
     """Two of them, of one core each."""
     os.sched_setaffinity(0, range(os.cpu_count()))  # an engine before may have bound us to one
-    made = Workers(
+    made = open_workers(
         tiny_model,
         CONFIG,
         Ray(num_workers=2, silence_s=8),
@@ -156,7 +156,7 @@ def test_more_workers_than_room_is_refused(workers: Workers, tiny_model: Path, t
     with pytest.raises(
         ValueError, match=r"rollouts.num_workers is 3 with 1 CPUs each, and Ray has 2"
     ):
-        Workers(
+        open_workers(
             tiny_model,
             CONFIG,
             Ray(num_workers=3, cores=1),
