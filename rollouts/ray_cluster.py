@@ -1,6 +1,7 @@
 """Ray: started on this machine or joined, quietly, and what it has room for."""
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -30,8 +31,11 @@ def start_ray(placement: Ray) -> None:
     """
     os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
     import ray
+    from ray._private import worker as ray_worker
 
     if not ray.is_initialized():
+        ray_worker._worker_logs_enabled = False  # what it would print to stdout is logged here
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         _check_answers(placement.address)
         shared = {"include_dashboard": False} if not placement.address else {}
         shared |= {"num_cpus": len(physical_cores())} if not placement.address else {}

@@ -3,11 +3,14 @@
 import contextlib
 import os
 import re
+import shlex
 import signal
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -15,13 +18,16 @@ import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from rollouts import ending
 from rollouts.exchange import EngineError
 from rollouts.placement import Ray
 from rollouts.ray_cluster import PLACE_S, resources, worker_environment
 from rollouts.rollout import Request
-from rollouts.worker import Facts, Progress, Spec, Worker
+from rollouts.worker import Facts, NotStartedError, Progress, Spec, Worker
 
 LAST_LINES = 8
+ENDING_S = 2.0
+"""So long is waited for the line of how a process ended."""
 RETRY_S = 0.25
 
 
@@ -51,8 +57,11 @@ class Remote:
     def create(self) -> None:
         """Ask Ray for the process; does not wait."""
         kind = ray.remote(max_restarts=-1, max_task_retries=0, **resources(self.placement))(Worker)
+        settings = worker_environment(self.placement) | {ending.ENDINGS: str(self._endings)}
+        # As Ray would start it, but with a parent that learns how it ended.
+        python = f"{shlex.quote(sys.executable)} -S -E {shlex.quote(ending.__file__)}"
         self.actor = kind.options(
-            runtime_env={"env_vars": worker_environment(self.placement)}
+            runtime_env={"env_vars": settings, "py_executable": python}
         ).remote()
 
     def find(self) -> None:
@@ -141,14 +150,19 @@ class Remote:
         """Who died of what, for the log: signal or memory as far as they are known."""
         _, host, pid = self.place or ("", "an unknown machine", 0)
         memory = f"{self.resident_bytes / 2**30:.1f} GiB when last heard of"
-        return f"worker {self.number}, process {pid} on {host}, {memory}: {cause(error)}"
+        how = ending.find(self._endings, host, pid, ENDING_S) or "how it ended is not known"
+        return f"worker {self.number}, process {pid} on {host}: {how} ({memory}){cause(error)}"
+
+    @property
+    def _endings(self) -> Path:
+        return self.spec.logs / "endings.log"
 
     def last_words(self) -> str:
         """The end of what it printed, if its file can be seen from here."""
         path = self.spec.logs / f"worker-{self.number}.log"
         with contextlib.suppress(OSError):
-            lines = path.read_text(errors="replace").splitlines()[-LAST_LINES:]
-            return "\n".join(f"    {_printable(line)}" for line in lines)
+            lines = [each for each in path.read_text(errors="replace").splitlines() if each.strip()]
+            return "\n".join(f"    {_printable(line)}" for line in lines[-LAST_LINES:])
         return ""
 
 
@@ -159,10 +173,14 @@ def _kill(pid: int) -> None:
 
 
 def cause(error: Exception) -> str:
-    """Why Ray says an actor died, in one line."""
+    """What Ray knows of a death beyond its happening, in one line; often nothing."""
+    if isinstance(error, NotStartedError):
+        return "; it was started again unasked"
+    if isinstance(error, GetTimeoutError):
+        return "; it did not answer in time"
     said = " ".join(str(error).split())
-    found = re.search(r"Worker exit type.*|Task was killed due to.*", said)
-    return _printable(found[0] if found else said)[:300]
+    found = re.search(r"(Worker exit type|Task was killed due to).*", said)
+    return f"; Ray: {_printable(found[0])}" if found else ""
 
 
 def _printable(line: str) -> str:

@@ -54,6 +54,7 @@ def open_workers(
             worker whose model or packages differ.
     """
     start_ray(placement)
+    logs.mkdir(parents=True, exist_ok=True)
     share = -(-num_requests // placement.num_workers)
     spec = Spec(
         model=model.resolve(),
