@@ -45,6 +45,8 @@ class Batch:
         reference_logprobs: [T] or None.
         advantages: [T].
         token_weights: [T], zero where not trained.
+        ages: [T] int64 or None, where sampling runs ahead: by how many rounds the policy is newer
+            than the one that drew the token.
     """
 
     token_ids: Tensor
@@ -56,6 +58,7 @@ class Batch:
     token_weights: Tensor
     old_logprobs: Tensor | None = None
     reference_logprobs: Tensor | None = None
+    ages: Tensor | None = None
 
     @property
     def lengths(self) -> list[int]:

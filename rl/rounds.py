@@ -18,6 +18,7 @@ from rl.checkpoint import RunState
 from rl.clock import Clock
 from rl.trainer import TrainConfig, Trainer
 from rollouts.collect import graded
+from rollouts.ledger import Fate
 from rollouts.rollout import Group, Sampling
 from rollouts.timeline import Timeline
 
@@ -187,6 +188,7 @@ def next_round(
         run.folder.write_round(index, groups)
     else:
         run.ledger.draw(len(groups) - len(problems), updates=updates)  # by refills
+    run.ledger.note((group.problem.id for group in groups), Fate.SAMPLED)
     return Sampled(groups=groups, drawn=dict(run.ledger.drawn))
 
 

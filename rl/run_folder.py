@@ -74,17 +74,30 @@ class RunFolder:
 
     def log(self, metrics: dict[str, float]) -> None:
         """Append one line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(metrics) + "\n")
+        self._append("metrics.jsonl", metrics)
 
     def metrics(self) -> list[dict[str, float]]:
         """All logged lines; a half-written last one is left out."""
         return read_metrics(self.path / "metrics.jsonl")
 
-    def forget_metrics_from(self, round_index: int) -> None:
+    def log_fates(self, index: int, fates: dict[str, list[str]]) -> None:
+        """Append one line to ledger.jsonl: what became of a round's problems, their ids by fate."""
+        self._append("ledger.jsonl", {"round": index, **fates})
+
+    def fates(self) -> list[dict[str, Any]]:
+        """All lines of ledger.jsonl."""
+        return read_metrics(self.path / "ledger.jsonl")
+
+    def forget_rounds_from(self, round_index: int) -> None:
         """Drop lines of rounds that will be trained again."""
-        kept = [json.dumps(row) for row in self.metrics() if row["round"] < round_index]
-        write_atomically(self.path / "metrics.jsonl", "".join(f"{r}\n" for r in kept).encode())
+        for name in ("metrics.jsonl", "ledger.jsonl"):
+            rows = read_metrics(self.path / name)
+            kept = [json.dumps(row) for row in rows if row["round"] < round_index]
+            write_atomically(self.path / name, "".join(f"{r}\n" for r in kept).encode())
+
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        with (self.path / name).open("a") as file:
+            file.write(json.dumps(row) + "\n")
 
     def eval_path(self, label: str) -> Path:
         """Where an evaluation's result stands."""
@@ -123,8 +136,8 @@ class RunFolder:
                 _remove(old)
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """All lines of a metrics.jsonl, none if there is no file; a half-written last one is left out."""
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All lines of a metrics.jsonl or ledger.jsonl, none if there is no file; a half-written last one is left out."""
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:

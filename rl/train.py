@@ -11,7 +11,7 @@ import psutil
 
 from rl.checkpoint import RunState, load_checkpoint, save_checkpoint
 from rl.clock import Clock
-from rl.metrics import ages_of, round_metrics
+from rl.metrics import ages_of, round_metrics, token_ages
 from rl.objective import penalised
 from rl.optimizer import NonFiniteGradientError, learning_rate
 from rl.packing import pack
@@ -20,9 +20,12 @@ from rl.rounds import Rounds, rounds_of, synchronise
 from rl.trainer import TrainConfig, Trainer
 from rl.update import prepare, update
 from rollouts.collect import collection_metrics, graded
+from rollouts.ledger import Fate
 from rollouts.models import resolve_model
 from rollouts.rollout import Group
 
+FATES = (Fate.TRAINED, Fate.SPENT, Fate.SAMPLED)
+"""What a round's problems come to in the end."""
 EVALUATED = ("pass_at_1", "pass_at_k", "maj_at_k", "truncated_frac", "mean_tokens")
 """What of an evaluation stands in metrics.jsonl, as eval/NAME; what there is none of is left out."""
 
@@ -49,7 +52,9 @@ def train(run: Trainer, state: RunState) -> RunState:
             done = state.updates + len(updates)
             state = RunState(round=index + 1, updates=done, drawn=sampled.drawn)
             rounds.updated(state, clock)
+            settle(run, index, sampled.groups, chosen)
             metrics = collection_metrics(sampled.groups) | ages | round_metrics(updates)
+            metrics |= run.ledger.counts()
             metrics |= evaluate_round(run, state, clock, rounds)
             line = {"round": index, "updates": state.updates} | metrics | measured(clock)
             run.folder.log(line)
@@ -68,13 +73,33 @@ def restore(run: Trainer) -> RunState:
     checkpoints = run.folder.checkpoints()
     state = load_checkpoint(checkpoints[-1], run.policy) if checkpoints else RunState()
     run.ledger.drawn.update(state.drawn)
-    run.folder.forget_metrics_from(state.round)
+    run.folder.forget_rounds_from(state.round)
+    for line in run.folder.fates():
+        for fate in FATES:
+            run.ledger.note(line[fate], fate)
     if run.loss.kl_coefficient > 0 and run.policy.reference is None and not run.policy.adapter:
         if run.loss.reference_model:
             run.policy.read_reference(resolve_model(run.loss.reference_model))
         else:
             run.policy.refresh_reference()  # adapters have their base
     return state
+
+
+def settle(run: Trainer, index: int, groups: Sequence[Group], chosen: Sequence[Group]) -> None:
+    """Tell the ledger, and its file, what became of a round's problems; `chosen` were trained on."""
+    whole = {group.problem.id: group for group in graded(groups)}
+    every = run.loss.keeps_no_signal
+    trained = {group.problem.id for group in chosen if every or group.has_signal}
+    ids = [group.problem.id for group in groups]
+    left = {i for i in ids if i in whole and whole[i].has_signal and i not in trained}
+    fates = {
+        Fate.TRAINED: [i for i in ids if i in trained],
+        Fate.SPENT: [i for i in ids if i not in trained and i not in left],
+        Fate.SAMPLED: [i for i in ids if i in left],
+    }
+    for fate, which in fates.items():
+        run.ledger.note(which, fate)
+    run.folder.log_fates(index, fates)
 
 
 def trained_groups(config: TrainConfig, groups: Sequence[Group]) -> list[Group]:
@@ -106,6 +131,12 @@ def train_on(
     keep = run.loss.keeps_no_signal
     with clock("pack"):
         batches = [pack(share, run.packing, keep_no_signal=keep) for share in shares]
+    if run.config.max_staleness:
+        per_round = run.config.updates_per_round
+        batches = [
+            replace(batch, ages=token_ages(batch, share, updates_before, per_round))
+            for batch, share in zip(batches, shares, strict=True)
+        ]
     done: list[dict[str, float]] = []
     prepared = prepare(run.policy, batches, run.loss, temperature)
     for share, batch in zip(shares, prepared, strict=True):

@@ -54,7 +54,7 @@ def update(
         logprobs, entropy = policy.logprobs(part, temperature)
         loss, observed = batch_loss(logprobs, entropy, part, config)
         (loss * policy.optimizer.loss_scale).backward()
-        totals.add(observed, part.token_weights > 0, loss.item())
+        totals.add(observed, part.token_weights > 0, loss.item(), part.ages)
         if seen is not None:
             seen += sequences_seen(part, logprobs)
     totals = sum_totals(policy.ranks.gather([totals]))

@@ -1,14 +1,25 @@
-"""Which problem is drawn next: shuffled epochs for each source, mixed by weight.
+"""Which problem is drawn next, and what became of each: shuffled epochs of each source, by weight.
 
-A ledger's whole state is how many problems each source has given, so a resumed run, told the
+What decides the draw is how many problems each source has given, so a resumed run, told the
 same updates, draws exactly what the stopped one would have drawn.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from random import Random
 
 from rewards.problem import Problem
+
+
+class Fate(StrEnum):
+    """What became of a problem that was drawn."""
+
+    PENDING = "pending"  # its group is not whole yet
+    SAMPLED = "sampled"  # whole, and not trained on: not yet, or with refills never
+    TRAINED = "trained"
+    SPENT = "spent"  # it gave no signal, or its answers could not be graded
 
 
 @dataclass(kw_only=True)
@@ -24,6 +35,7 @@ class Ledger:
         starts: The update from which each task is drawn; 0 where left out.
         seed: Of the run.
         drawn: Problems given so far by each task: the state.
+        fates: By id, of every problem that was drawn; of the last time, if more than once.
     """
 
     problems: Mapping[str, Sequence[Problem]]
@@ -31,6 +43,7 @@ class Ledger:
     starts: Mapping[str, int] = field(default_factory=dict)
     seed: int = 0
     drawn: dict[str, int] = field(default_factory=dict)
+    fates: dict[str, Fate] = field(default_factory=dict)
     _orders: dict[str, tuple[int, list[int]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -48,7 +61,18 @@ class Ledger:
     def draw(self, count: int, *, updates: int = 0) -> list[Problem]:
         """The next `count` problems, of the tasks that have started after so many updates."""
         names = [name for name in sorted(self.problems) if self.starts.get(name, 0) <= updates]
-        return [self._next(self._source(names)) for _ in range(count)]
+        problems = [self._next(self._source(names)) for _ in range(count)]
+        self.note((problem.id for problem in problems), Fate.PENDING)
+        return problems
+
+    def note(self, ids: Iterable[str], fate: Fate) -> None:
+        """Remember what became of some problems."""
+        self.fates.update((each, fate) for each in ids)
+
+    def counts(self) -> dict[str, float]:
+        """Problems by their fate, as metrics."""
+        found = Counter(self.fates.values())
+        return {f"ledger/{fate}": float(found[fate]) for fate in Fate}
 
     def _source(self, names: Sequence[str]) -> str:
         weights = [self.weights.get(name, 1.0) for name in names]

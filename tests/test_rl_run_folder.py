@@ -60,10 +60,19 @@ def test_metrics_of_rounds_to_come_are_forgotten_and_a_half_line_is_dropped(tmp_
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write('{"round": 3, "rew')
     assert [row["round"] for row in run.metrics()] == [0, 1, 2]
-    run.forget_metrics_from(2)
+    run.forget_rounds_from(2)
     assert (run.path / "metrics.jsonl").read_text() == (
         '{"round": 0, "reward/mean": 0.1}\n{"round": 1, "reward/mean": 0.1}\n'
     )
+
+
+def test_what_became_of_problems_is_kept_by_round_and_forgotten_with_it(tmp_path):
+    run = new_run(tmp_path / "run")
+    assert run.fates() == []
+    for index in range(3):
+        run.log_fates(index, {"trained": [f"a/{index}"], "spent": [], "sampled": ["b"]})
+    run.forget_rounds_from(1)
+    assert run.fates() == [{"round": 0, "trained": ["a/0"], "spent": [], "sampled": ["b"]}]
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_half_one(tmp_path, monkeypatch):

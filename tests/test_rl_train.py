@@ -17,10 +17,12 @@ from rl.train import (
     is_reference_due,
     minibatches,
     rate_at,
+    settle,
     train_on,
     trained_groups,
 )
 from rl.trainer import TrainConfig
+from rollouts.ledger import Fate, Ledger
 from rollouts.rollout import Group, Rollout
 
 
@@ -103,6 +105,24 @@ def test_a_refill_draws_a_rounds_worth_at_most():
     # 0 of 0 to 1 has signal: one is missing at a share of 1/2, which would be two draws.
     _, _, asked = sampled(refills=1, size=2)
     assert [problems for _, problems in asked] == [[0, 1], [2, 3]]
+
+
+def test_what_became_of_a_rounds_problems():
+    """0, 3 and 6 of 0 to 6 have signal; a round of two has no place for 6."""
+    config = TrainConfig(problems_per_round=2, refills=2)
+    groups = [one(number) for number in range(7)]
+    told = []
+    run = SimpleNamespace(
+        loss=LossConfig(),
+        ledger=Ledger(problems={"t": [group.problem for group in groups]}),
+        folder=SimpleNamespace(log_fates=lambda index, fates: told.append((index, fates))),
+    )
+    settle(run, 5, groups, trained_groups(config, groups))
+    assert told == [
+        (5, {"trained": ["0", "3"], "spent": ["1", "2", "4", "5"], "sampled": ["6"]}),
+    ]
+    assert run.ledger.counts()["ledger/spent"] == 4
+    assert run.ledger.fates["6"] == Fate.SAMPLED
 
 
 @pytest.mark.parametrize(("updates", "limit"), [(0, 64), (8_199, 64), (8_200, 128), (9_000, 128)])

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from rewards.problem import Problem, Response, Score, Verdict
 from rl.advantages import group_advantages
-from rl.metrics import Totals, round_metrics
+from rl.metrics import Totals, round_metrics, sum_totals, token_ages
 from rl.objective import LossConfig
 from rl.optimizer import NonFiniteGradientError, OptimizerConfig
 from rl.packing import PackingConfig, micro_batches, pack
@@ -406,6 +406,39 @@ def test_totals_by_hand():
             "update/trained_tokens": 3.0,
         }
     )
+
+
+def test_what_is_trained_is_told_by_its_age():
+    """Tokens of age 0 have gaps 9 (not trained) and 0, those of age 2 gaps 1 and -2."""
+    parts = [Totals(), Totals()]
+    gap = torch.tensor([9.0, 1.0, -2.0])
+    parts[0].add({"gap": gap}, torch.tensor([False, True, True]), 0.0, torch.tensor([0, 2, 2]))
+    parts[1].add({"gap": torch.zeros(1)}, torch.tensor([True]), 0.0, torch.tensor([0]))
+    means = sum_totals(parts).means()
+    assert {name: value for name, value in means.items() if name.startswith("age/")} == (
+        pytest.approx(
+            {
+                "age/0/tokens_frac": 1 / 3,
+                "age/0/ratio": 1.0,
+                "age/0/k3": 0.0,
+                "age/2/tokens_frac": 2 / 3,
+                "age/2/ratio": (math.e + math.exp(-2)) / 2,
+                "age/2/k3": ((math.e - 1 - 1) + (math.exp(-2) + 2 - 1)) / 2,
+            }
+        )
+    )
+
+
+def test_a_token_is_as_old_as_the_rounds_since_it_was_drawn():
+    """Sampled by versions 3, then 4, then 8, before round of 8 updates, two a round."""
+    draw = Random(0)
+    old = replace(
+        rollout([1, 2], [3, 4, 5, 6], 1.0, draw), versions=((3, 2, 3), (4, 3, 5), (8, 5, 6))
+    )
+    young = replace(rollout([1, 2], [3, 4], 0.0, draw), versions=((6, 2, 4),))
+    groups = [Group(problem=LIVE.problem, rollouts=(young, old))]
+    ages = token_ages(packed(*groups), groups, updates=8, per_round=2)
+    assert ages.tolist() == [0, 0, 3, 2, 2, 0, 0, 0, 1, 1]  # the longest comes first
 
 
 def test_a_round_tells_mismatch_from_drift():

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewards.problem import Problem
-from rollouts.ledger import Ledger
+from rollouts.ledger import Fate, Ledger
 
 
 def problems(name, count):
@@ -138,3 +138,18 @@ def test_a_ledger_that_starts_with_nothing_is_refused():
 def test_nothing_to_train_on_is_refused(tasks, named):
     with pytest.raises(ValueError, match=f"no problems to train on .{named}."):
         Ledger(problems=tasks)
+
+
+def test_it_knows_what_became_of_each_problem():
+    ledger = Ledger(problems={"sum": problems("sum", 7)})
+    first = ids(ledger.draw(3))
+    assert set(ledger.fates.values()) == {Fate.PENDING}
+    ledger.note(first[:2], Fate.SAMPLED)
+    ledger.note(first[:1], Fate.TRAINED)
+    assert [ledger.fates[each] for each in first] == ["trained", "sampled", "pending"]
+    assert ledger.counts() == {
+        "ledger/pending": 1.0, "ledger/sampled": 1.0, "ledger/trained": 1.0, "ledger/spent": 0.0,
+    }  # fmt: skip
+    assert set(ids(ledger.draw(4))) == {
+        each for each, fate in ledger.fates.items() if fate == "pending"
+    } - {first[2]}
