@@ -1,5 +1,6 @@
 """Which engines a run has: one in each process, or workers on Ray."""
 
+import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from recipes.config import RunConfig
 from recipes.demand import most_requests
 from rl.ranks import Ranks
+from rl.shared_workers import SharedWorkers
 from rollouts.placement import Inline, Ray
 
 
@@ -29,31 +31,35 @@ def check_rollouts(config: RunConfig) -> None:
             raise ValueError("rollouts:ray needs the package ray: pip install -e '.[ray]'")
         from rollouts.ray_cluster import start_ray
 
-        start_ray(config.rollouts)
+        if int(os.environ.get("RANK") or 0) == 0:
+            start_ray(config.rollouts)
 
 
 def open_engine(
     config: RunConfig, model: Path, max_tokens: int, adapter: Any, ranks: Ranks, folder: Path
 ) -> Any:
-    """The run's sampler, loaded, behind one interface: `Engine` or `Workers`."""
+    """The run's sampler, loaded, behind one interface: `Engine`, `Workers`, or workers of all trainers."""
     shape: dict[str, Any] = {"max_tokens": max_tokens, "adapter": adapter}
     if isinstance(config.rollouts, Inline):
         from rollouts.engine import Engine
 
         share = -(-most_requests(config) // ranks.count)
         return Engine(model, config.engine, num_requests=share, **shape)
-    if ranks.count > 1:
-        raise ValueError(
-            f"rollouts:ray with {ranks.count} trainers is not supported: start one process, or leave "
-            "rollouts:ray out, so that each has an engine"
-        )
     from rollouts.workers import open_workers
 
-    return open_workers(
-        model,
-        config.engine,
-        config.rollouts,
-        num_requests=most_requests(config),
-        logs=folder / "workers",
-        **shape,
-    )
+    workers = None
+    if ranks.is_first:
+        workers = open_workers(
+            model,
+            config.engine,
+            config.rollouts,
+            num_requests=most_requests(config),
+            logs=folder / "workers",
+            **shape,
+        )
+    return workers if ranks.count == 1 else SharedWorkers(workers, model, ranks)
+
+
+def split_of(engine: Any, ranks: Ranks) -> tuple[Any, Ranks]:
+    """What a process samples with, and how rows are shared out: of shared workers' the first has all."""
+    return (engine.sampler, engine.ranks) if isinstance(engine, SharedWorkers) else (engine, ranks)

@@ -23,7 +23,7 @@ from recipes.config import RunConfig, to_yaml
 from recipes.control import ShuffledCollector
 from recipes.data import Data, load_data, make_ledger
 from recipes.decontamination import keep_record
-from recipes.engines import check_rollouts, open_engine
+from recipes.engines import check_rollouts, open_engine, split_of
 from recipes.noise import quiet
 from recipes.preflight import check_config, check_reference, check_room
 from recipes.progress import Progress, show_result
@@ -165,16 +165,17 @@ def build(
         engine = open_engine(config, model, data.max_tokens, policy.adapter, ranks, folder.path)
         if policy.adapter:
             engine.prove_base(policy.weights())
+    sampler, split = split_of(engine, ranks)
     collector = Collector(
-        sampler=engine,
+        sampler=sampler,
         render=data.renderer.ids,
         score=data.score,
         group_size=config.train.group_size,
         seed=config.train.seed,
         prefill=config.prompts.prefill,
     )
-    if ranks.count > 1:
-        collector = SplitCollector(collector=collector, ranks=ranks)
+    if ranks.count > 1 and not config.train.max_staleness:  # ahead, the first collects for all
+        collector = SplitCollector(collector=collector, ranks=split)
     if config.control == "shuffled_rewards":
         collector = ShuffledCollector(collector)
     return Trainer(
@@ -272,7 +273,8 @@ def _sampled(
 ) -> EvalResult:
     """Sampled by all processes, graded by the first, known to all."""
     engine.reset_prefix_cache()
-    sampler = SplitSampler(sampler=engine, ranks=ranks)
+    sampler, split = split_of(engine, ranks)
+    sampler = SplitSampler(sampler=sampler, ranks=split)
     if not ranks.is_first:
         sampler.help()
     measured = partial(

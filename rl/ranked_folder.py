@@ -18,6 +18,11 @@ class RankedFolder:
         """`folder` is the first process's, None in the others."""
         self.path, self._folder, self._ranks = path, folder, ranks
 
+    @property
+    def own(self) -> RunFolder | None:
+        """The folder itself, for what the first process does alone; None in the others."""
+        return self._folder
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
             return self._ranks.from_first(lambda: getattr(self._folder, name)(*args))

@@ -78,6 +78,15 @@ class Ranks:
                 work.wait()
 
 
+@dataclass(frozen=True)
+class Undivided(Ranks):
+    """Processes of which the first takes every row: it alone has what they are sampled with."""
+
+    def share(self, rows: Sequence[Item]) -> tuple[int, Sequence[Item]]:
+        """All rows in the first process, none in the others."""
+        return (0, rows) if self.is_first else (len(rows), rows[:0])
+
+
 ALONE = Ranks()
 """One process."""
 

@@ -56,10 +56,16 @@ class Rounds(Protocol):
 @contextmanager
 def rounds_of(run: Trainer, state: RunState) -> Iterator[Rounds]:
     """The rounds from a state on: sampled when they are asked for, or ahead."""
+    ranks = run.policy.ranks
     if not run.config.max_staleness:
         yield Now(run)
         return
-    ahead = Ahead(run, state)
+    if not ranks.is_first:
+        yield Told(run)
+        return
+    # A thread must not speak with other processes: what it reads and writes is the first's own.
+    alone = run if ranks.count == 1 else replace(run, folder=run.folder.own)
+    ahead = Ahead(alone, state)
     try:
         yield ahead
     finally:
@@ -107,7 +113,7 @@ class Ahead:
         if isinstance(found, Exception):
             raise found
         clock.timeline.take(found.timeline)
-        return found
+        return self._run.policy.ranks.from_first(lambda: found)
 
     def updated(self, state: RunState, clock: Clock) -> None:
         """Give the engine the new weights, in flight, and admit what they make young enough."""
@@ -149,6 +155,29 @@ class Ahead:
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or self._state.round >= needed)
             return None if self._stopped else self._state.updates
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the first process samples ahead, as the others hear of it."""
+
+    run: Trainer
+
+    def take(self, index: int, updates: int, clock: Clock) -> Sampled:
+        """The first process's next round."""
+        with clock("sample"):
+            found: Sampled = self.run.policy.ranks.from_first(lambda: None)
+        self.run.ledger.note((group.problem.id for group in found.groups), Fate.SAMPLED)
+        return found
+
+    def updated(self, state: RunState, clock: Clock) -> None:
+        """Give the first process its part of the new weights."""
+        synchronise(self.run, state.updates, clock, drop_cache=False)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is sampled here."""
+        yield
 
 
 class _Silent:

@@ -14,6 +14,11 @@ from rollouts.process import mimalloc, physical_cores, required_environment, use
 CONNECT_S = 10.0
 PLACE_S = 30.0
 """An actor that Ray has not placed by then has no room."""
+LAUNCHER = (
+    "RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE",
+    "GROUP_WORLD_SIZE", "ROLE_WORLD_SIZE", "ROLE_NAME", "MASTER_", "TORCHELASTIC_", "ACCELERATE_",
+)  # fmt: skip
+"""How the variables begin by which torchrun and accelerate tell a process who it is."""
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -40,7 +45,7 @@ def start_ray(placement: Ray) -> None:
         shared = {"include_dashboard": False} if not placement.address else {}
         shared |= {"num_cpus": len(physical_cores())} if not placement.address else {}
         try:
-            with _own_signals():
+            with _own_signals(), _without_launcher():
                 ray.init(
                     address=placement.address or "local",
                     log_to_driver=False,
@@ -82,7 +87,8 @@ def resources(placement: Ray) -> dict[str, float]:
 def worker_environment(placement: Ray) -> dict[str, str]:
     """What must be set before a worker's process starts."""
     cuda = uses_gpu(os.environ)
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "VLLM_CPU_OMP"))}
+    ours = ("OMP_", "VLLM_CPU_OMP", *LAUNCHER)
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     cpus = list(range(int(resources(placement)["num_cpus"])))
     settings = required_environment(kept, cuda=cuda, cpus=cpus, allocator=mimalloc())
     settings.pop("VLLM_CPU_OMP_THREADS_BIND", None)  # told when it is known where it runs
@@ -103,6 +109,18 @@ def _check_answers(address: str) -> None:
             f"no Ray answers at rollouts.address {address} ({error}): start one there by ray start "
             "--head, or leave the address out"
         ) from error
+
+
+@contextlib.contextmanager
+def _without_launcher() -> Iterator[None]:
+    """What a launcher told this trainer is not for the workers, which inherit the rest."""
+    told = {name: value for name, value in os.environ.items() if name.startswith(LAUNCHER)}
+    for name in told:
+        del os.environ[name]
+    try:
+        yield
+    finally:
+        os.environ.update(told)
 
 
 @contextlib.contextmanager

@@ -152,6 +152,20 @@ def test_when_one_dies_all_end_and_another_number_of_processes_goes_on(tiny_mode
     assert_masters_near(folder, alone)
 
 
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_two_trainers_share_one_worker(tiny_model, place, alone, staleness):
+    folder = place / f"shared-{staleness}"
+    more = ("--policy.fsdp", "rollouts:ray", "--train.max-staleness", str(staleness))
+    done = torchrun("-m", "recipes.r1_zero", *words(tiny_model, folder, *more), **path(place))
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["rollouts/age_max"] for line in lines] == [0, 2 * staleness, 2 * staleness]
+    assert [line["ledger/trained"] + line["ledger/spent"] for line in lines] == [4, 8, 12]
+    if not staleness:
+        assert token_ids(folder) == token_ids(alone)
+        assert_masters_near(folder, alone)
+
+
 def test_a_mistake_is_told_once(place):
     done = torchrun("-m", "recipes.r1_zero", "--train.num-round", "3", **path(place))
     assert done.returncode != 0

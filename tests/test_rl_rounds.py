@@ -10,6 +10,7 @@ import pytest
 from rewards.problem import Problem
 from rl.checkpoint import RunState
 from rl.clock import Clock
+from rl.ranks import ALONE
 from rl.rounds import rounds_of
 from rl.trainer import TrainConfig
 from rollouts.ledger import Ledger
@@ -64,7 +65,7 @@ def make_run(staleness, **collecting):
         ),
         ledger=Ledger(problems=PROBLEMS),
         engine=Engine(),
-        policy=SimpleNamespace(published=lambda: {}),
+        policy=SimpleNamespace(published=lambda: {}, ranks=ALONE),
         collector=collector,
         folder=SimpleNamespace(read_round=written.get, write_round=written.__setitem__),
         written=written,
