@@ -1,13 +1,15 @@
 """Ray workers beside one engine: `python -m benchmarks.workers`; the last line is JSON.
 
 Two engines of one core each sample what one engine of two cores samples, in turns, with the same
-seeds. Then weights are published to both, and one is killed in mid-sampling.
+seeds. Then weights are published to both, and one is killed in mid-sampling; again in float32. Last
+the quickstart's rounds, with one worker on one core and the trainer on the other.
 
     two_workers_over_one_engine    sampled tokens a second, median over the turns
     publish_s                      one publish to both, each with its part of the proof, median
     recovery_s                     from SIGKILL until the worker can sample again
     lost_groups, duplicated_groups of the sampling that was hit
     equal_frac                     rollouts of it with the tokens of an undisturbed one
+    ahead_step_over_sync           a round sampled one ahead over one sampled when it is trained
 """
 
 import argparse
@@ -15,6 +17,8 @@ import json
 import os
 import signal
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -29,6 +33,8 @@ from rollouts.rollout import Completion, Request, Sampling
 GROUP_SIZE = 8
 NUM_PROBLEMS = 16
 MAX_TOKENS = 96
+NUM_PUBLISHES = 10
+ROUNDS = 8
 KILLED_AFTER = 0.3
 """Of the completions."""
 
@@ -108,13 +114,8 @@ def recovery(workers: Any, asked: Sequence[Request]) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Turns of both, publishes, and a kill."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
-    arguments = parser.parse_args()
-    prepare_process()
+def measured(dtype: str, turns: int, *, beside: bool) -> dict[str, Any]:
+    """Publishes and a kill with engines of a dtype; `beside` an engine in this process, if asked."""
     from rollouts.engine import Engine
     from rollouts.models import DEFAULT_MODEL, resolve_model
     from rollouts.placement import Ray
@@ -123,35 +124,73 @@ def main() -> None:
 
     model = resolve_model(DEFAULT_MODEL)
     asked = requests(model)
-    config = EngineConfig(dtype=arguments.dtype)
+    config = EngineConfig(dtype=dtype)
     shape = {"max_tokens": 512, "num_requests": len(asked)}
     with tempfile.TemporaryDirectory() as logs:
-        # Before the engine, which binds this process, and what it starts, to its first core.
         workers = open_workers(model, config, Ray(num_workers=2), logs=Path(logs), **shape)
-        engine = Engine(model, config, **shape)
-        for each in (engine, workers):
-            speed(each, asked)  # warm
-        pairs = []
-        for number in range(arguments.turns):
-            order = (engine, workers) if number % 2 == 0 else (workers, engine)
-            found = {id(each): speed(each, asked) for each in order}
-            pairs.append((found[id(workers)], found[id(engine)]))
-            print("tokens/s, two workers and one engine:", *map(round, pairs[-1]), flush=True)
+        speeds = {}
+        if beside:
+            engine = Engine(model, config, **shape)
+            speeds["two_workers_over_one_engine"] = compared(engine, workers, asked, turns)
         weights = published(model)
         seconds = []
-        for version in range(arguments.turns + 1):
+        for version in range(NUM_PUBLISHES + 1):
             began = time.perf_counter()
             workers.publish(weights, version)
             seconds.append(time.perf_counter() - began)
-        print("publish, s:", *(f"{each:.2f}" for each in seconds), flush=True)
-        told = {
-            "two_workers_over_one_engine": statistics.median(a / b for a, b in pairs),
-            "publish_s": statistics.median(seconds[1:]),  # the first proves all of it
-            "publish_whole_s": seconds[0],
-            **recovery(workers, [replace(r, min_version=arguments.turns) for r in asked]),
-            "dtype": arguments.dtype,
-        }
+        print(f"{dtype}: publish, s:", *(f"{each:.2f}" for each in seconds), flush=True)
+        told = recovery(workers, [replace(r, min_version=NUM_PUBLISHES) for r in asked])
         workers.close()
+    # The first publish proves all of it.
+    return speeds | {
+        "publish_s": statistics.median(seconds[1:]),
+        "publish_whole_s": seconds[0],
+        **told,
+    }
+
+
+def compared(engine: Any, workers: Any, asked: Sequence[Request], turns: int) -> float:
+    """Two workers' speed over one engine's, the median of some turns in alternating order."""
+    for each in (engine, workers):
+        speed(each, asked)  # warm
+    pairs = []
+    for number in range(turns):
+        order = (engine, workers) if number % 2 == 0 else (workers, engine)
+        found = {id(each): speed(each, asked) for each in order}
+        pairs.append((found[id(workers)], found[id(engine)]))
+        print("tokens/s, two workers and one engine:", *map(round, pairs[-1]), flush=True)
+    return statistics.median(a / b for a, b in pairs)
+
+
+def round_seconds(staleness: int) -> float:
+    """Of the quickstart's rounds, one worker sampling on one core and the trainer on the other."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "run"
+        words = f"--train.num-rounds {ROUNDS} --train.max-staleness {staleness} --no-measured"
+        command = [sys.executable, "-m", "recipes.quickstart", "rollouts:ray", *words.split()]
+        environ = os.environ | {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "1"}
+        done = subprocess.run(
+            [*command, "--run-folder", str(folder)], env=environ, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise SystemExit(done.stderr[-3000:])
+        lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        seconds = [line["time/round_s"] for line in lines]
+    print(f"staleness {staleness}: rounds, s:", *(f"{each:.1f}" for each in seconds), flush=True)
+    return statistics.median(seconds[2:])
+
+
+def main() -> None:
+    """Turns of both, publishes, kills, and rounds ahead."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--turns", type=int, default=5)
+    arguments = parser.parse_args()
+    prepare_process()
+    told = measured("bfloat16", arguments.turns, beside=True)
+    exact = measured("float32", arguments.turns, beside=False)
+    told |= {f"{name}_float32": value for name, value in exact.items()}
+    ahead, sync = round_seconds(1), round_seconds(0)
+    told |= {"ahead_step_over_sync": ahead / sync, "ahead_step_s": ahead, "sync_step_s": sync}
     print(json.dumps(told))
 
 

@@ -26,6 +26,10 @@ class ShuffledCollector:
         """The collector's."""
         return self.collector.timeline
 
+    def with_timeline(self, timeline: Timeline) -> "ShuffledCollector":
+        """As the collector's."""
+        return ShuffledCollector(self.collector.with_timeline(timeline))
+
     def collect(
         self,
         problems: Sequence[Problem],

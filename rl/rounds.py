@@ -1,13 +1,14 @@
 """Where a round's groups come from: its file, the engine now, or the engine ahead of the updates.
 
-Sampling ahead is a thread that draws, samples and writes rounds as soon as they are admitted: round
-r when the updates of round r - `max_staleness` are done. Order is the ledger's, as without it;
+Sampling ahead draws, samples and writes rounds in threads as soon as they are admitted: round r
+when the updates of round r - `max_staleness` are done. Order is the ledger's, as without it;
 staleness is bounded by admission, so nothing is ever discarded for its age.
 """
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import ceil
 from queue import SimpleQueue
@@ -48,10 +49,6 @@ class Rounds(Protocol):
         """A round was trained on."""
         ...
 
-    def paused(self) -> AbstractContextManager[None]:
-        """While it is open the engine is the caller's."""
-        ...
-
 
 @contextmanager
 def rounds_of(run: Trainer, state: RunState) -> Iterator[Rounds]:
@@ -80,38 +77,33 @@ class Now:
 
     def take(self, index: int, updates: int, clock: Clock) -> Sampled:
         """Its file, or the engine."""
-        return next_round(
-            self.run, index, updates, clock, lambda: synchronise(self.run, updates, clock)
-        )
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Nothing is being sampled."""
-        yield
+        drawn = draw_round(self.run, index, updates)
+        return sampled_round(self.run, drawn, clock, lambda: synchronise(self.run, updates, clock))
 
     def updated(self, state: RunState, clock: Clock) -> None:
         """Publishing waits until something is to be sampled."""
 
 
 class Ahead:
-    """Rounds are sampled by a thread, while earlier ones are trained on."""
+    """Rounds are sampled by threads, all that are admitted at once, while earlier ones are trained on.
+
+    So the last long completions of a round leave no worker idle: the next round's are sampled beside.
+    """
 
     def __init__(self, run: Trainer, state: RunState):
         """Begin with the round after `state`; the engine holds its weights."""
         self._run, self._state = run, state
-        self._done: SimpleQueue[Sampled | Exception] = SimpleQueue()
+        self._rounds: SimpleQueue[Future[Sampled]] = SimpleQueue()
         self._changed = threading.Condition()
-        self._engine = threading.Lock()
         self._stopped = False
-        self._thread = threading.Thread(target=self._work, args=(state.round,), daemon=True)
+        self._pool = ThreadPoolExecutor(max_workers=run.config.max_staleness + 1)
+        self._thread = threading.Thread(target=self._admit, args=(state.round,), daemon=True)
         self._thread.start()
 
     def take(self, index: int, updates: int, clock: Clock) -> Sampled:
         """The next round; raises what its sampling raised."""
         with clock("sample"):
-            found = self._done.get()
-        if isinstance(found, Exception):
-            raise found
+            found = self._rounds.get().result()
         clock.timeline.take(found.timeline)
         return self._run.policy.ranks.from_first(lambda: found)
 
@@ -122,32 +114,36 @@ class Ahead:
             self._state = state
             self._changed.notify_all()
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Wait until the round that is being sampled ends, and hold the next."""
-        with self._engine:
-            yield
-
     def close(self) -> None:
-        """Let the round that is being sampled end: its file is there for a resumed run."""
+        """Let the rounds that are being sampled end: their files are there for a resumed run."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
         self._thread.join()
+        self._pool.shutdown()
 
-    def _work(self, first: int) -> None:
-        config = self._run.config
+    def _admit(self, first: int) -> None:
+        """Draw the rounds in their order, and have each sampled."""
+        run, last = self._run, None
         try:
-            for index in range(first, config.num_rounds):
+            for index in range(first, run.config.num_rounds):
                 if (version := self._admitted(index)) is None:
                     return
-                planned = index * config.updates_per_round
-                clock = Clock(report=_Silent())
-                with self._engine:
-                    sampled = next_round(self._run, index, planned, clock, version=version)
-                self._done.put(replace(sampled, timeline=clock.timeline))
+                if run.config.refills and last:
+                    last.exception()  # it may still draw
+                drawn = draw_round(run, index, index * run.config.updates_per_round)
+                last = self._pool.submit(self._sampled, drawn, version)
+                self._rounds.put(last)
         except Exception as error:  # noqa: BLE001  it is raised again where the round is taken
-            self._done.put(error)
+            failed: Future[Sampled] = Future()
+            failed.set_exception(error)
+            self._rounds.put(failed)
+
+    def _sampled(self, drawn: "Drawn", version: int) -> Sampled:
+        clock = Clock(report=_Silent())
+        run = replace(self._run, collector=self._run.collector.with_timeline(clock.timeline))
+        sampled = sampled_round(run, drawn, clock, version=version)
+        return replace(sampled, timeline=clock.timeline)
 
     def _admitted(self, index: int) -> int | None:
         """Wait until a round may be sampled; gives the weights' version, or None if it never will."""
@@ -174,11 +170,6 @@ class Told:
         """Give the first process its part of the new weights."""
         synchronise(self.run, state.updates, clock, drop_cache=False)
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Nothing is sampled here."""
-        yield
-
 
 class _Silent:
     """A thread says nothing of its phases: the loop's are shown."""
@@ -190,35 +181,57 @@ class _Silent:
         pass
 
 
-def next_round(
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A round that was drawn: its problems, or its groups if it was sampled before.
+
+    Attributes:
+        updates: Before the round is trained on.
+        state: What the ledger had given by then.
+    """
+
+    index: int
+    updates: int
+    problems: Sequence[Problem]
+    groups: list[Group] | None
+    state: dict[str, int]
+
+
+def draw_round(run: Trainer, index: int, updates: int) -> Drawn:
+    """Draw a round's problems; those of its refills too, if its file is there."""
+    problems = run.ledger.draw(run.config.problems_per_round, updates=updates)
+    groups = run.folder.read_round(index)
+    if groups is not None:
+        run.ledger.draw(len(groups) - len(problems), updates=updates)  # by refills
+    state = dict(run.ledger.drawn)
+    return Drawn(index=index, updates=updates, problems=problems, groups=groups, state=state)
+
+
+def sampled_round(
     run: Trainer,
-    index: int,
-    updates: int,
+    drawn: Drawn,
     clock: Clock,
     prepare: Callable[[], None] = lambda: None,
     *,
     version: int | None = None,
 ) -> Sampled:
-    """Draw a round, and read or sample it.
+    """A round's groups, read or sampled.
 
     Args:
-        updates: Before the round is trained on.
         prepare: Called before anything is sampled.
-        version: Of the weights that the engine must have at least; `updates` if left out.
+        version: Of the weights that the engine must have at least; the round's own if left out.
     """
-    problems = run.ledger.draw(run.config.problems_per_round, updates=updates)
-    groups = run.folder.read_round(index)
+    groups = drawn.groups
     if groups is None:
         prepare()
         with clock("sample"):
-            newest = updates if version is None else version
-            groups = sample_round(run, problems, index, updates, newest)
+            newest = drawn.updates if version is None else version
+            groups = sample_round(run, drawn.problems, drawn.index, drawn.updates, newest)
         clock.timeline.take(run.collector.timeline)
-        run.folder.write_round(index, groups)
-    else:
-        run.ledger.draw(len(groups) - len(problems), updates=updates)  # by refills
+        run.folder.write_round(drawn.index, groups)
     run.ledger.note((group.problem.id for group in groups), Fate.SAMPLED)
-    return Sampled(groups=groups, drawn=dict(run.ledger.drawn))
+    state = dict(run.ledger.drawn) if run.config.refills else drawn.state
+    return Sampled(groups=groups, drawn=state)
 
 
 def synchronise(run: Trainer, version: int, clock: Clock, *, drop_cache: bool = True) -> None:

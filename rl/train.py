@@ -16,7 +16,7 @@ from rl.objective import penalised
 from rl.optimizer import NonFiniteGradientError, learning_rate
 from rl.packing import pack
 from rl.recording import Recording
-from rl.rounds import Rounds, rounds_of, synchronise
+from rl.rounds import rounds_of, synchronise
 from rl.trainer import TrainConfig, Trainer
 from rl.update import prepare, update
 from rollouts.collect import collection_metrics, graded
@@ -55,7 +55,7 @@ def train(run: Trainer, state: RunState) -> RunState:
             settle(run, index, sampled.groups, chosen)
             metrics = collection_metrics(sampled.groups) | ages | round_metrics(updates)
             metrics |= run.ledger.counts()
-            metrics |= evaluate_round(run, state, clock, rounds)
+            metrics |= evaluate_round(run, state, clock)
             line = {"round": index, "updates": state.updates} | metrics | measured(clock)
             run.folder.log(line)
             run.report.round(line)
@@ -179,16 +179,15 @@ def minibatches(groups: Sequence[Group], config: TrainConfig, index: int) -> lis
     return [groups[i * len(groups) // count : (i + 1) * len(groups) // count] for i in range(count)]
 
 
-def evaluate_round(run: Trainer, state: RunState, clock: Clock, rounds: Rounds) -> dict[str, float]:
+def evaluate_round(run: Trainer, state: RunState, clock: Clock) -> dict[str, float]:
     """Evaluate if it is due, once under the round's label: a resumed run finds the file."""
     if not is_due(run.config.evaluate_every, state.round):
         return {}
     label = f"round-{state.round:06d}"
     if run.folder.read_eval(label) is None:
-        with rounds.paused():
-            synchronise(run, state.updates, clock)
-            with clock("evaluate"):
-                run.evaluate(label)
+        synchronise(run, state.updates, clock)
+        with clock("evaluate"):
+            run.evaluate(label)
     result = run.folder.read_eval(label)
     return {f"eval/{name}": result[name] for name in EVALUATED if result[name] is not None}
 

@@ -7,7 +7,7 @@ proved) is given to it here, in a thread, while the others go on.
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -18,7 +18,7 @@ from rollouts.exchange import EngineError
 from rollouts.placement import Ray
 from rollouts.remote import Remote
 from rollouts.rollout import Request
-from rollouts.worker import Facts, NotStartedError, Progress, Spec, installed
+from rollouts.worker import Facts, NotStartedError, Spec, installed
 
 logger = logging.getLogger(__name__)
 DEATHS = (RayActorError, NotStartedError, GetTimeoutError)
@@ -43,7 +43,7 @@ class Crew:
             ValueError: A worker that finds no room, or whose model or packages differ.
             EngineError: One that dies while it starts.
         """
-        self._heard: SimpleQueue[tuple[Remote, Future[Progress]]] = SimpleQueue()
+        self._heard: SimpleQueue[Any] = SimpleQueue()
         self.members = [
             Remote(number=n, spec=spec, placement=placement, heard=self._heard)
             for n in range(placement.num_workers)
@@ -77,7 +77,7 @@ class Crew:
             while True:
                 heard.append(self._heard.get_nowait())
         except Empty:
-            return [remote for remote, call in heard if remote.call is call]
+            return [remote for remote, call in heard if remote and remote.call is call]
 
     def ready(self) -> list[Remote]:
         """Workers that can sample now. Raises EngineError if none ever will again."""
@@ -142,14 +142,20 @@ class Crew:
                 remote.dismiss()
             return requests
 
-    def forget(self) -> None:
-        """Have all drop what they were asked for: nobody waits for it any more."""
+    def forget(self, ids: Set[str]) -> None:
+        """Have the workers drop what nobody waits for any more."""
         with self.lock:
-            self.orphans = []
-            self.idle = [remote for remote in self.members if self.is_ready(remote)]
-            for remote in self.idle:
-                if remote.release():
-                    remote.actor.abort.remote()
+            for remote in self.members:
+                remote.drop(ids)
+
+    def rest(self) -> None:
+        """All workers that are asked nothing now are idle."""
+        with self.lock:
+            self.idle = [r for r in self.members if self.is_ready(r) and r.call is None]
+
+    def wake(self) -> None:
+        """End a wait in `hear`."""
+        self._heard.put((None, None))
 
     def close(self) -> None:
         """End them all."""

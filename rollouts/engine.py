@@ -130,7 +130,7 @@ class Engine:
                 # All of a step before the first is yielded: a publish may come in between.
                 yield from self.advance()
         finally:
-            self.abort()
+            self.abort(list(self.unfinished))
 
     def submit(self, requests: Sequence[Request]) -> None:
         """Take more to sample beside what is unfinished; `advance` gives it back.
@@ -151,10 +151,9 @@ class Engine:
             for output in self._finished(patience_s)
         ]
 
-    def abort(self) -> None:
-        """Forget what is unfinished."""
-        self._core.abort_request(list(self.unfinished))
-        self.unfinished.clear()
+    def abort(self, ids: Sequence[str]) -> None:
+        """Forget these of what is unfinished."""
+        self._core.abort_request([i for i in ids if self.unfinished.pop(i, None)])
 
     def publish(
         self,

@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from rollouts import ending
 from rollouts.exchange import EngineError
 from rollouts.placement import Ray
 from rollouts.ray_cluster import PLACE_S, resources, worker_environment
-from rollouts.rollout import Request
+from rollouts.rollout import Completion, Request
 from rollouts.worker import Facts, NotStartedError, Progress, Spec, Worker
 
 LAST_LINES = 8
@@ -36,6 +36,7 @@ class Remote:
     """A worker. `call` is what it is asked now, and `held` what it has not finished.
 
     Attributes:
+        dropped: Ids of what it was asked for and nobody waits for any more.
         heard: Where a call of it goes that has come to an end, with the worker.
         place: Node id, host and process id, once it has one.
         failures: Deaths in a row without anything finished.
@@ -48,6 +49,7 @@ class Remote:
     actor: Any = None
     place: tuple[str, str, int] | None = None
     held: dict[str, Request] = field(default_factory=dict)
+    dropped: set[str] = field(default_factory=set)
     call: Future[Progress] | None = None
     since: float = 0.0
     version: int = -1
@@ -100,20 +102,30 @@ class Remote:
         """Give it more, and let it work for so long; `answer` has what came of it."""
         self.held.update((request.id, request) for request in requests)
         self.since = time.monotonic()
-        self.call = self.actor.advance.remote(tuple(requests), patience_s).future()
+        call = self.actor.advance.remote(tuple(requests), patience_s, tuple(self.dropped))
+        self.dropped = set()
+        self.call = call.future()
         self.call.add_done_callback(lambda call: self.heard.put((self, call)))
 
-    def answer(self) -> Progress:
+    def answer(self) -> list[Completion]:
         """What the call came to. Raises RayActorError if the worker died in it."""
         progress = self.call.result()
         self.call = None
         self.resident_bytes = progress.resident_bytes
-        for completion in progress.completions:
-            del self.held[completion.request_id]
-            self.failures = 0
-        if progress.num_unfinished != len(self.held):
+        finished = {each.request_id: each for each in progress.completions}
+        self.dropped -= finished.keys()
+        wanted = [finished[key] for key in finished if self.held.pop(key, None)]
+        if progress.num_unfinished != len(self.held) + len(self.dropped):
             raise EngineError(f"worker {self.number} lost requests without a word")
-        return progress
+        self.failures = 0 if wanted else self.failures
+        return wanted
+
+    def drop(self, ids: Set[str]) -> None:
+        """Let it forget some of what it holds, when it is asked next."""
+        gone = ids & self.held.keys()
+        self.dropped |= gone
+        for key in gone:
+            del self.held[key]
 
     def is_silent(self) -> bool:
         """Whether it was asked and has said nothing for too long."""
@@ -126,7 +138,7 @@ class Remote:
     def release(self) -> list[Request]:
         """Take back what it holds; what it says of that is not listened to."""
         requests = list(self.held.values())
-        self.held, self.call = {}, None
+        self.held, self.dropped, self.call = {}, set(), None
         return requests
 
     def dismiss(self) -> None:
@@ -178,6 +190,8 @@ def cause(error: Exception) -> str:
         return "; it was started again unasked"
     if isinstance(error, GetTimeoutError):
         return "; it did not answer in time"
+    if isinstance(error, EngineError):
+        return f"; {_printable(str(error).splitlines()[-1])}"
     said = " ".join(str(error).split())
     found = re.search(r"(Worker exit type|Task was killed due to).*", said)
     return f"; Ray: {_printable(found[0])}" if found else ""

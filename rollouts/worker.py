@@ -133,8 +133,11 @@ class Worker:
             kv_pool_bytes=engine.kv_pool_bytes,
         )
 
-    def advance(self, requests: Sequence[Request], patience_s: float) -> Progress:
-        """Take more to sample, and work until something is finished or so many seconds passed."""
+    def advance(
+        self, requests: Sequence[Request], patience_s: float, dropped: Sequence[str]
+    ) -> Progress:
+        """Forget some requests, take others, and work until something is finished or time is up."""
+        self._engine.abort(dropped)
         self._engine.submit(requests)
         done = self._engine.advance(patience_s)
         return Progress(
@@ -142,10 +145,6 @@ class Worker:
             num_unfinished=len(self._engine.unfinished),
             resident_bytes=psutil.Process().memory_info().rss,
         )
-
-    def abort(self) -> None:
-        """Forget what is unfinished."""
-        self._engine.abort()
 
     def publish(self, parcel: "Parcel", version: int) -> Any:
         """Compute with these weights from now on, and prove it; gives the `Proof`."""

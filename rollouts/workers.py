@@ -1,15 +1,18 @@
 """Engines in Ray actors, behind the interface of one engine: who samples what.
 
 Requests go where there is room, those expected to be longest first, and completions come back as
-they finish. What a dead or silent worker had goes to the others with the same ids and seeds
+they finish; several callers may wait at once, the first of them goes first. What a dead or silent worker had goes to the others with the same ids and seeds
 (rollouts/crew.py). Ray places, restarts and carries; no process is started or watched here.
 """
 
 import heapq
+import itertools
 import math
-from collections import deque
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import ray
@@ -17,7 +20,7 @@ from transformers import AutoTokenizer
 
 from rollouts.adapters import AdapterShape
 from rollouts.crew import DEATHS, Crew
-from rollouts.exchange import check_fits
+from rollouts.exchange import EngineError, check_fits
 from rollouts.parcel import packed
 from rollouts.placement import Ray
 from rollouts.proof import Proof
@@ -74,8 +77,20 @@ def open_workers(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """A request, who waits for it, and its place in the queue: older calls first, then the longest."""
+
+    request: Request
+    call: "SimpleQueue[Completion | Exception]"
+    place: tuple[int, int, int]
+
+
 class Workers:
-    """Several engines that sample as one."""
+    """Several engines that sample as one, for as many callers at a time as there are.
+
+    While anybody waits, a thread deals out requests and hands back completions.
+    """
 
     def __init__(
         self, crew: Crew, tokenizer: Any, config: EngineConfig, *, max_tokens: int, room: int
@@ -85,6 +100,11 @@ class Workers:
         self.config, self.max_tokens = config, max_tokens
         self._room = room
         self._lengths: dict[int, int] = {}
+        self._wanted: dict[str, Wanted] = {}
+        self._queue: list[tuple[tuple[int, int, int], str]] = []
+        self._lock = threading.Lock()
+        self._numbers = itertools.count()
+        self._thread: threading.Thread | None = None
 
     @property
     def version(self) -> int:
@@ -126,21 +146,17 @@ class Workers:
         """
         for request in requests:
             check_fits(request, self.max_tokens)
-        queue = deque(sorted(requests, key=self._expected, reverse=True))
-        prompts = {request.id: request.token_ids for request in requests}
-        if len(prompts) < len(requests):
-            raise AssertionError("request ids must be unique")
-        heard: list[Remote] = []
+        call: SimpleQueue[Completion | Exception] = SimpleQueue()
+        ids = [request.id for request in requests]
+        self._want(requests, call)
         try:
-            while prompts:
-                self._give(queue, heard)
-                heard = self.crew.hear(TICK_S)
-                for remote in heard:
-                    for completion in self._answer(remote, queue):
-                        self._learn(prompts.pop(completion.request_id), completion)
-                        yield completion
+            for _ in ids:
+                found = call.get()
+                if isinstance(found, Exception):
+                    raise found
+                yield found
         finally:
-            self.crew.forget()
+            self._forget(ids)
 
     def publish(
         self, weights: Mapping[str, Any] | Iterable[tuple[str, Any]], version: int
@@ -170,44 +186,105 @@ class Workers:
         """End the workers."""
         self.crew.close()
 
-    def _give(self, queue: deque[Request], heard: Sequence[Remote]) -> None:
+    def _want(self, requests: Sequence[Request], call: "SimpleQueue[Any]") -> None:
+        """Queue requests, and have somebody deal them out."""
+        with self._lock:
+            number = next(self._numbers)
+            for index, request in enumerate(requests):
+                if request.id in self._wanted:
+                    raise AssertionError(f"request ids must be unique: {request.id}")
+                place = (number, -self._expected(request), index)
+                self._wanted[request.id] = Wanted(request=request, call=call, place=place)
+                heapq.heappush(self._queue, (place, request.id))
+            if self._thread is None and requests:
+                self._thread = threading.Thread(target=self._work, daemon=True)
+                self._thread.start()
+        self.crew.wake()
+
+    def _work(self) -> None:
+        """Deal out and hand back until nobody waits; an error goes to all who do."""
+        heard: list[Remote] = []
+        self.crew.rest()
+        try:
+            while True:
+                with self._lock:
+                    if not self._wanted:
+                        self._thread = None
+                        return
+                    self._give(heard)
+                heard = self.crew.hear(TICK_S)
+                for remote in heard:
+                    for completion in self._answer(remote):
+                        self._hand_back(completion)
+        except Exception as error:  # noqa: BLE001  it is raised again where it is waited for
+            with self._lock:
+                self._thread = None
+                calls = {id(each.call): each.call for each in self._wanted.values()}
+                self._wanted.clear()
+            for call in calls.values():
+                call.put(error)
+
+    def _give(self, heard: Sequence[Remote]) -> None:
         """Deal out what waits, each to who has least, and let those who have something work on."""
         with self.crew.lock:
-            queue.extendleft(self.crew.orphans)
+            self._again(self.crew.orphans)
             self.crew.orphans = []
             free = [remote for remote in heard if self.crew.is_ready(remote)]
-            if queue:
+            if self._queue:
                 free += self.crew.idle
                 self.crew.idle = []
-            for remote, given in zip(free, self._dealt(queue, free), strict=True):
+            for remote, given in zip(free, self._dealt(free), strict=True):
                 if given or remote.held:
                     remote.ask(given, TICK_S)
                 else:
                     self.crew.idle.append(remote)
 
-    def _dealt(self, queue: deque[Request], free: Sequence[Remote]) -> list[list[Request]]:
+    def _dealt(self, free: Sequence[Remote]) -> list[list[Request]]:
         """The queue's first, one by one to the worker that has fewest, until it has no more room."""
         given: list[list[Request]] = [[] for _ in free]
         held = [(len(remote.held), place) for place, remote in enumerate(free)]
         heapq.heapify(held)
-        while queue and held and held[0][0] < self._room:
+        while self._queue and held and held[0][0] < self._room:
             count, place = held[0]
-            given[place].append(queue.popleft())
-            heapq.heapreplace(held, (count + 1, place))
+            _, key = heapq.heappop(self._queue)
+            if key in self._wanted:
+                given[place].append(self._wanted[key].request)
+                heapq.heapreplace(held, (count + 1, place))
         return given
 
-    def _answer(self, remote: Remote, queue: deque[Request]) -> Sequence[Completion]:
-        """What a worker finished; if it died, what it had goes to the front of the queue."""
+    def _answer(self, remote: Remote) -> Sequence[Completion]:
+        """What a worker finished; if it died, what it had is dealt out again."""
         try:
-            return remote.answer().completions
-        except DEATHS as error:
-            queue.extendleft(reversed(self.crew.bury(remote, error)))
+            return remote.answer()
+        except (*DEATHS, EngineError) as error:
+            if isinstance(error, EngineError):
+                remote.kill()  # its engine is dead, or broke its contract
+            requests = self.crew.bury(remote, error)
+            with self._lock:
+                self._again(requests)
             return ()
+
+    def _again(self, requests: Iterable[Request]) -> None:
+        """Queue what was dealt out before, in its old place."""
+        for request in requests:
+            if wanted := self._wanted.get(request.id):
+                heapq.heappush(self._queue, (wanted.place, request.id))
+
+    def _hand_back(self, completion: Completion) -> None:
+        with self._lock:
+            wanted = self._wanted.pop(completion.request_id, None)
+        if wanted is not None:
+            key = hash(wanted.request.token_ids)
+            self._lengths[key] = max(self._lengths.get(key, 0), completion.num_tokens)
+            wanted.call.put(completion)
+
+    def _forget(self, ids: Iterable[str]) -> None:
+        """Nobody waits any more for what is left of these."""
+        with self._lock:
+            left = {key for key in ids if self._wanted.pop(key, None)}
+        if left:
+            self.crew.forget(left)
 
     def _expected(self, request: Request) -> int:
         """Tokens that this prompt's completions had so far; of a new one as many as it may have."""
         return self._lengths.get(hash(request.token_ids), request.sampling.max_tokens)
-
-    def _learn(self, prompt: tuple[int, ...], completion: Completion) -> None:
-        key = hash(prompt)
-        self._lengths[key] = max(self._lengths.get(key, 0), completion.num_tokens)
