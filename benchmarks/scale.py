@@ -46,7 +46,7 @@ GROUP_SIZE = 16
 WORKERS = (1, 10, 100, 1000)
 LEAST_ROLLOUTS = 20_000
 """Sampled at each size; of many workers as many as are in flight at once, twice."""
-CURVE = {"workers": 16, "slots": 16, "problems": 32, "rounds": 24, "token_s": 0.001}
+CURVE = {"workers": 16, "slots": 16, "problems": 32, "rounds": 16, "token_s": 0.001}
 """Of the throughput by staleness: a round is twice what is in flight at once."""
 STALENESS = (0, 1, 2, 4)
 
@@ -72,7 +72,7 @@ def parts(num_workers: int, slots: int, times: Times, num_problems: int) -> tupl
 
 def driver(num_workers: int) -> dict[str, float]:
     """CPU and memory of a rollout with so many workers."""
-    times = Times(token_s=64 / 30, is_real=False)  # a token stands for 64, at 30 a second
+    times = Times(token_s=8 / 30, is_real=False)  # a token stands for 8, at 30 a second
     num_problems = 2 * num_workers * SLOTS // GROUP_SIZE
     crew, collector, ledger = parts(num_workers, SLOTS, times, num_problems)
     rounds = max(1, -(-LEAST_ROLLOUTS // (num_problems * GROUP_SIZE)))

@@ -19,7 +19,8 @@ from rl.recording import Recording
 from rl.rounds import rounds_of, synchronise
 from rl.trainer import TrainConfig, Trainer
 from rl.update import prepare, update
-from rollouts.collect import collection_metrics, graded
+from rollouts.collect import graded
+from rollouts.collection_metrics import collection_metrics
 from rollouts.ledger import Fate
 from rollouts.models import resolve_model
 from rollouts.rollout import Group

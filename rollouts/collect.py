@@ -6,11 +6,13 @@ order their problems were drawn, never in the order they finished.
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
+from queue import SimpleQueue
+from threading import Thread
 from typing import NamedTuple
 
-from rewards.problem import Problem, Response, Score, Verdict
+from rewards.problem import Problem, Response, Score
 from rewards.scorer import Scorer, TimedFuture
 from rollouts.rollout import Completion, Group, Request, Rollout, Sampling
 from rollouts.sampler import Sampler
@@ -184,7 +186,8 @@ class _Pending:
     queue: deque[tuple[Problem, list[_Sampled], Future[list[Score]]]] = field(default_factory=deque)
     members: dict[int, list[_Sampled]] = field(default_factory=dict)
     done: dict[tuple[int, int], Rollout] = field(default_factory=dict)
-    thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(max_workers=1))
+    flattened: SimpleQueue[Rollout | None] = field(default_factory=SimpleQueue)
+    thread: Thread | None = None
 
     def add(self, problem: Problem, sampled: _Sampled) -> None:
         """Submit a completion, or its whole group once that is there; take what is scored."""
@@ -208,14 +211,14 @@ class _Pending:
                 wait([self.queue[0][2]])
             self._take()
         with self.timeline("flatten_wait"):
-            self.thread.shutdown()
+            self._end_flattening()
         return self.done
 
     def close(self) -> None:
         """Let go of what is left, if something went wrong."""
         for _, _, future in self.queue:
             future.cancel()
-        self.thread.shutdown(cancel_futures=True)
+        self._end_flattening()
 
     def _take(self) -> None:
         problem, members, future = self.queue.popleft()
@@ -226,11 +229,22 @@ class _Pending:
             self.health.record(problem, member.response, score)
             rollout = rollout_of(member.request, member.completion, member.response, score)
             self.done[member.row, member.sample] = rollout
-            self.thread.submit(self._flatten, rollout)
+            self.flattened.put(rollout)
+        if self.thread is None:
+            self.thread = Thread(target=self._flatten, daemon=True)
+            self.thread.start()
 
-    def _flatten(self, rollout: Rollout) -> None:
-        with self.timeline("flatten"):
-            rollout.arrays  # noqa: B018  made here, kept by the rollout
+    def _flatten(self) -> None:
+        """Make rollouts into arrays, beside the sampling, until None comes."""
+        while (rollout := self.flattened.get()) is not None:
+            with self.timeline("flatten"):
+                rollout.arrays  # noqa: B018  made here, kept by the rollout
+
+    def _end_flattening(self) -> None:
+        if self.thread is not None:
+            self.flattened.put(None)
+            self.thread.join()
+            self.thread = None
 
 
 def graded(groups: Sequence[Group]) -> list[Group]:
@@ -261,37 +275,3 @@ def rollout_of(
         score=score,
         versions=tuple((v, num_prompt + a, num_prompt + b) for v, a, b in completion.versions),
     )
-
-
-def collection_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """What a round's groups say of the policy: rewards, verdicts, lengths, truncation, by source too.
-
-    Rewards are over what could be graded; all else, verdicts too, over everything sampled.
-    """
-    everything = [rollout for group in groups for rollout in group.rollouts]
-    count = len(everything)
-    kept = graded(groups)
-    metrics = {
-        "reward/no_signal_frac": sum(not group.has_signal for group in kept) / len(kept),
-        "rollouts/count": float(count),
-        "rollouts/dropped_groups": float(len(groups) - len(kept)),
-        "rollouts/sampled_tokens": float(sum(r.response.num_tokens for r in everything)),
-        "rollouts/mean_tokens": sum(r.response.num_tokens for r in everything) / count,
-        "rollouts/truncated_frac": sum(r.response.finish == "length" for r in everything) / count,
-    }
-    for verdict in Verdict:
-        metrics[f"verdict/{verdict}"] = sum(r.score.verdict is verdict for r in everything) / count
-    return metrics | _reward_metrics(kept)
-
-
-def _reward_metrics(groups: Sequence[Group]) -> dict[str, float]:
-    """Mean reward, each part's mean, and each source's."""
-    values: dict[str, list[float]] = {"reward/mean": []}
-    for group in groups:
-        for rollout in group.rollouts:
-            values["reward/mean"].append(rollout.score.value)
-            source = f"reward/source/{group.problem.source}"
-            values.setdefault(source, []).append(rollout.score.value)
-            for part, value in rollout.score.parts.items():
-                values.setdefault(f"reward/part/{part}", []).append(value)
-    return {name: sum(seen) / len(seen) for name, seen in sorted(values.items())}

@@ -31,7 +31,9 @@ from rollouts.sampler import EngineConfig
 from rollouts.worker import Spec, model_digest
 
 TICK_S = 0.25
-"""A worker answers at least this often while it samples."""
+"""A worker answers at least this often while it samples, so that weights and new requests reach it."""
+MOST_TICKS = 400
+"""Such answers a second of all workers together: of more than 100 each answers less often."""
 ROOM = 1.25
 """Requests that a worker is given, times those that it samples at once: a free slot never waits."""
 
@@ -99,6 +101,7 @@ class Workers:
         self.crew, self.tokenizer = crew, tokenizer
         self.config, self.max_tokens = config, max_tokens
         self._room = room
+        self._tick_s = max(TICK_S, len(crew.members) / MOST_TICKS)
         self._lengths: dict[int, int] = {}
         self._wanted: dict[str, Wanted] = {}
         self._queue: list[tuple[tuple[int, int, int], str]] = []
@@ -212,7 +215,7 @@ class Workers:
                         self._thread = None
                         return
                     self._give(heard)
-                heard = self.crew.hear(TICK_S)
+                heard = self.crew.hear(self._tick_s)
                 for remote in heard:
                     for completion in self._answer(remote):
                         self._hand_back(completion)
@@ -235,7 +238,7 @@ class Workers:
                 self.crew.idle = []
             for remote, given in zip(free, self._dealt(free), strict=True):
                 if given or remote.held:
-                    remote.ask(given, TICK_S)
+                    remote.ask(given, self._tick_s)
                 else:
                     self.crew.idle.append(remote)
 

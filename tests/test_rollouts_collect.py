@@ -14,10 +14,10 @@ from rollouts.collect import (
     Collector,
     GraderFailureError,
     GraderHealth,
-    collection_metrics,
     graded,
     rollout_of,
 )
+from rollouts.collection_metrics import collection_metrics
 from rollouts.rollout import Completion, Group, Request, Rollout, Sampling
 
 SAMPLING = Sampling(temperature=0.8, max_tokens=9)
