@@ -1,10 +1,13 @@
 """Checkpoints of a run: masters, moments, reference, frozen buffers, and where the run stands.
 
-A checkpoint is a folder of safetensors and a state.json; it appears whole or not at all.
+A checkpoint is a folder of safetensors and a state.json; it appears whole or not at all. Whole
+tensors are files (master.safetensors), sharded ones folders (rl/sharded_checkpoint.py).
 """
 
 import hashlib
 import json
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from rl.optimizer import KINDS
 from rl.policy import Policy
 from rl.publish import saved_buffers
 from rl.run_folder import AtomicFolder
+from rl.sharded_checkpoint import is_sharded_checkpoint, take_shards, write_shards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +32,8 @@ class RunState:
         round: The next round.
         updates: Optimizer steps so far; also the version of the weights.
         drawn: The ledger's state.
-        masters_sha256: Of the float32 masters' file; equal runs have equal hashes.
+        masters_sha256: Of the float32 masters' file, or of their shards (`write_shards`); equal
+            runs of as many processes have equal hashes.
     """
 
     round: int = 0
@@ -40,53 +45,59 @@ class RunState:
 def save_checkpoint(path: Path, policy: Policy, state: RunState) -> RunState:
     """Write a checkpoint folder; gives the state with the masters' hash.
 
-    Whole tensors, so that any number of processes can go on from it. All of them call it, the
-    first one writes. Raises RuntimeError if their masters have come to differ.
+    All processes call it. Where parameters are sharded each process writes its own shards
+    (rl/sharded_checkpoint.py); else the first one writes whole tensors. Any number of processes
+    goes on from either. Raises RuntimeError if processes' whole parameters have come to differ.
     """
-    if policy.ranks.is_first:
-        with AtomicFolder(path) as folder:
-            _write(folder, policy)
-            digest = _sha256(folder / "master.safetensors")
+    ranks = policy.ranks
+    with AtomicFolder(path) if ranks.is_first else nullcontext() as folder:
+        digest = ""
+        if policy.sharded:
+            digest = write_shards(ranks.from_first(lambda: folder), policy)
+        if folder:
+            _write(folder, policy, ["step"] if policy.sharded else KINDS)
+            digest = digest or _sha256(folder / "master.safetensors")
             state = replace(state, masters_sha256=digest)
             (folder / "state.json").write_text(json.dumps(asdict(state), indent=1))
-    else:
-        _write(None, policy)
-    if len(set(policy.ranks.gather([policy.optimizer.checksum()]))) > 1:
+    if len(set(ranks.gather([policy.optimizer.checksum()]))) > 1:
         raise RuntimeError(
             f"the processes' parameters differ after update {state.updates}: one of them computes "
             f"differently; the checkpoints before {path} are whole"
         )
-    return policy.ranks.from_first(lambda: state)
+    return ranks.from_first(lambda: state)
 
 
-def _write(folder: Path | None, policy: Policy) -> None:
-    """All tensors, one kind at a time; without a folder only what others need of this process."""
-    for kind in KINDS:
+def _write(folder: Path, policy: Policy, kinds: Sequence[str]) -> None:
+    """What this process holds whole, one kind at a time."""
+    for kind in kinds:
         tensors = policy.optimizer.state([kind])
-        if folder:
-            named = {name.removeprefix(f"{kind}/"): tensor for name, tensor in tensors.items()}
-            save_file(named, folder / f"{kind}.safetensors")
-    reference = policy.reference_state()
-    if folder and reference is not None:
-        save_file(reference, folder / "reference.safetensors")
-    if folder and (frozen := saved_buffers(policy.model)):
+        named = {name.removeprefix(f"{kind}/"): tensor for name, tensor in tensors.items()}
+        save_file(named, folder / f"{kind}.safetensors")
+    if policy.reference is not None and not policy.sharded:
+        save_file(policy.reference, folder / "reference.safetensors")
+    if frozen := saved_buffers(policy.model):
         save_file(frozen, folder / "buffers.safetensors")
 
 
 def load_checkpoint(path: Path, policy: Policy) -> RunState:
-    """Put a checkpoint back into the policy; gives where the run stood."""
-    tensors: dict[str, Tensor] = {}
-    for kind in KINDS:
-        part = load_file(path / f"{kind}.safetensors")
-        tensors |= {f"{kind}/{name}": tensor for name, tensor in part.items()}
-    policy.optimizer.load(tensors)
-    reference = path / "reference.safetensors"
-    if reference.exists():
-        policy.load_reference(load_file(reference))
+    """Put a checkpoint back into the policy, sharded or whole; gives where the run stood."""
+    if is_sharded_checkpoint(path):
+        take_shards(path, policy, _read(path, "step"))
+    else:
+        tensors = [_read(path, kind) for kind in KINDS]
+        policy.optimizer.load({name: tensor for kind in tensors for name, tensor in kind.items()})
+        reference = path / "reference.safetensors"
+        if reference.exists():
+            policy.load_reference(load_file(reference))
     frozen = path / "buffers.safetensors"
     for name, tensor in load_file(frozen).items() if frozen.exists() else ():
         saved_buffers(policy.model)[name].copy_(tensor)
     return RunState(**json.loads((path / "state.json").read_text()))
+
+
+def _read(path: Path, kind: str) -> dict[str, Tensor]:
+    held = load_file(path / f"{kind}.safetensors")
+    return {f"{kind}/{name}": tensor for name, tensor in held.items()}
 
 
 def checkpoint_bytes(num_parameters: int, *, reference: bool, itemsize: int) -> int:

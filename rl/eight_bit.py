@@ -6,7 +6,7 @@ On CUDA torchao compiles the step of each shape; on a CPU compiling takes a minu
 so that the step runs as it is there, many times slower than torch's own.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,6 +17,9 @@ from torch import Tensor
 from rl.compiling import compiler
 
 PARTS = ("codes", "scale")
+BLOCK = 256
+SMALLEST = 4096
+"""Values of a moment that is held in 8 bits; torchao's own."""
 
 
 def eight_bit_fault() -> str | None:
@@ -56,22 +59,37 @@ def moment_tensors(key: str, value: Tensor) -> dict[str, Tensor]:
     return {f"{key}.{part}": getattr(value, part) for part in PARTS}
 
 
-def moment_from(key: str, tensors: dict[str, Tensor], master: Tensor) -> Tensor | None:
+def moment_from(key: str, tensors: Mapping[str, Tensor], master: Tensor) -> Tensor | None:
     """A copy of what `moment_tensors` gave, where its master is; None if it is not there."""
     if key in tensors:
         return tensors[key].to(master.device, copy=True)
     if f"{key}.codes" not in tensors:
         return None
-    from torchao.optim.subclass_8bit import OptimState8bit
-
     codes, scale = (tensors[f"{key}.{part}"].to(master.device) for part in PARTS)
-    moment = OptimState8bit.zeros(
-        codes.shape,
-        key.startswith("exp_avg/"),  # the other has no sign
-        codes.numel() // scale.numel(),
-        master.device,
-        dtype=master.dtype,
-    )
+    moment = _zeros(key, codes, codes.numel() // scale.numel())
     moment.codes.copy_(codes)
     moment.scale.copy_(scale)
     return moment
+
+
+def eight_bit_values(key: str, tensors: Mapping[str, Tensor]) -> Tensor:
+    """In float32, of a moment that `moment_tensors` gave."""
+    held = moment_from(key, tensors, torch.empty(0))
+    assert held is not None, key
+    return held.dequantize() if hasattr(held, "codes") else held
+
+
+def in_eight_bits(key: str, values: Tensor) -> Tensor:
+    """A moment of these float32 values, in 8 bits if torchao would hold one of its size so."""
+    if values.numel() < SMALLEST or values.numel() % BLOCK:
+        return values
+    moment = _zeros(key, values, BLOCK)
+    moment.copy_(values)
+    return moment
+
+
+def _zeros(key: str, like: Tensor, block: int) -> Any:
+    from torchao.optim.subclass_8bit import OptimState8bit
+
+    signed = key.startswith("exp_avg/")  # the other has no sign
+    return OptimState8bit.zeros(like.shape, signed, block, like.device, dtype=torch.float32)

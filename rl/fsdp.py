@@ -77,14 +77,19 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.detach().to_local() if isinstance(tensor, DTensor) else tensor.detach()
 
 
-def gathered(part: Tensor, param: Tensor) -> Tensor:
-    """The whole of which `part` is this process's, cut as `param` is. All processes call it."""
+def cut_as(part: Tensor, param: Tensor) -> Tensor:
+    """The tensor of which `part` is this process's, cut as `param` is; `part` where it is not."""
     if not isinstance(param, DTensor):
         return part
-    cut = DTensor.from_local(
+    return DTensor.from_local(
         part, param.device_mesh, param.placements, shape=param.shape, stride=param.stride()
     )
-    return cut.full_tensor()
+
+
+def gathered(part: Tensor, param: Tensor) -> Tensor:
+    """The whole of which `part` is this process's, cut as `param` is. All processes call it."""
+    cut = cut_as(part, param)
+    return cut.full_tensor() if isinstance(cut, DTensor) else cut
 
 
 def part_of(whole: Tensor, param: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ also what is published.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from rl.eight_bit import eight_bit_adamw, eight_bit_step, moment_from, moment_tensors
-from rl.fsdp import gathered, is_sharded, local, part_of
+from rl.fsdp import cut_as, gathered, is_sharded, local, part_of
 from rl.ranks import ALONE, Ranks
 
-KINDS = ("master", "exp_avg", "exp_avg_sq", "step")
+SHARDED_KINDS = ("master", "exp_avg", "exp_avg_sq")
+"""Of the tensors that are cut as their parameters are."""
+KINDS = (*SHARDED_KINDS, "step")
 """Of the tensors that a checkpoint holds."""
 FIRST_SCALE = 2.0**16
 GROW_EVERY = 2000
@@ -157,8 +159,8 @@ class MasterOptimizer:
         Whole tensors: the living ones, or where parameters are sharded copies on the CPU.
         """
         tensors: dict[str, Tensor] = {}
-        for name, master in self.masters.items():
-            held = {"master": master.detach(), **self._adamw.state.get(master, {})}
+        for name in self.masters:
+            held = self._held(name)
             for kind in [kind for kind in kinds if kind in held]:  # in every process's order
                 whole = held[kind] if kind == "step" else gathered(held[kind], self._params[name])
                 whole = whole.cpu() if self._is_sharded else whole
@@ -167,15 +169,34 @@ class MasterOptimizer:
             tensors[LOSS_SCALE] = torch.tensor([self.loss_scale, float(self._good_steps)])
         return tensors
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take back what `state` gave."""
+    def shards(self, kind: str) -> dict[str, Tensor]:
+        """One of `SHARDED_KINDS` by name, cut as the parameters are (DTensors), nothing gathered.
+
+        None before the first update has made moments. Not for moments in 8 bits.
+        """
+        held = {name: self._held(name).get(kind) for name in self.masters}
+        return {n: cut_as(t, self._params[n]) for n, t in held.items() if t is not None}
+
+    def moments(self) -> dict[str, Tensor]:
+        """This process's part of each moment, as `KIND/NAME`, in the bits that AdamW holds."""
+        return {
+            f"{kind}/{name}": held
+            for name in self.masters
+            for kind, held in self._held(name).items()
+            if kind in SHARDED_KINDS[1:]
+        }
+
+    def load(
+        self, tensors: dict[str, Tensor], part: Callable[[Tensor, Tensor], Tensor] = part_of
+    ) -> None:
+        """Take back what `state` gave; `part` takes this process's part of a parameter's tensor."""
         for name, master in self.masters.items():
             param = self._params[name]
-            master.data.copy_(part_of(tensors[f"master/{name}"], param))
+            master.data.copy_(part(tensors[f"master/{name}"], param))
             moments = {}
             for key in ("exp_avg", "exp_avg_sq"):
                 place = f"{key}/{name}"
-                mine = {place: part_of(tensors[place], param)} if place in tensors else tensors
+                mine = {place: part(tensors[place], param)} if place in tensors else tensors
                 if (moment := moment_from(place, mine, master)) is not None:
                     moments[key] = moment
             if moments:
@@ -205,6 +226,11 @@ class MasterOptimizer:
         self._ranks.add(gradients)
         # Sums of equal numbers may round differently on another machine.
         return self._ranks.from_first(lambda: torch.nn.utils.get_total_norm(gradients).item())
+
+    def _held(self, name: str) -> dict[str, Tensor]:
+        """By kind, this process's part."""
+        master = self.masters[name]
+        return {"master": master.detach(), **self._adamw.state.get(master, {})}
 
     @property
     def _is_sharded(self) -> bool:

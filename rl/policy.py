@@ -215,15 +215,8 @@ class Policy:
         check_same_buffers(self.model, other)
         self.load_reference({name: param.detach() for name, param in other.named_parameters()})
 
-    def reference_state(self) -> dict[str, Tensor] | None:
-        """The reference for a checkpoint, whole; None if there is none. All processes call it."""
-        if self.reference is None or not self.sharded:
-            return self.reference
-        trained = self._trained()
-        return {n: gathered(t, trained[n]).cpu() for n, t in self.reference.items()}
-
     def load_reference(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take back what `reference_state` gave."""
+        """Make whole tensors the reference; of sharded ones this process's part."""
         trained = self._trained()
         self.reference = {
             n: part_of(t, trained[n]).to(local(trained[n]).device) for n, t in tensors.items()

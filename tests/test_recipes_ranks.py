@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -31,14 +32,15 @@ SIZES = {
 }
 REWARD = "def reward(problem, text):\n    return float(len(text) % 2)\n"
 
-# The second process dies in the first update after a checkpoint.
+# The last process dies in the first update after a checkpoint.
 DYING = """
 import os, signal, sys
 import recipes.progress as progress
 phase, seen = progress.Progress.phase, []
 def watched(self, name):
     seen.append(name)
-    if os.environ["RANK"] == "1" and "save" in seen and name == "update":
+    last = os.environ.get("RANK", "0") == str(int(os.environ.get("WORLD_SIZE", "1")) - 1)
+    if last and "save" in seen and name == "update":
         os.kill(os.getpid(), signal.SIGKILL)
     phase(self, name)
 progress.Progress.phase = watched
@@ -72,10 +74,10 @@ def alone(tiny_model, place):
     return place / "alone"
 
 
-def one(place, *arguments):
+def one(place, *arguments, program=("-m", "recipes.r1_zero")):
     settings = {**ONE_CORE, "COLUMNS": "100"}
     return subprocess.run(
-        [sys.executable, "-m", "recipes.r1_zero", *map(str, arguments)],
+        [sys.executable, *map(str, program), *map(str, arguments)],
         env=os.environ | settings | path(place),
         capture_output=True,
         text=True,
@@ -96,9 +98,17 @@ def token_ids(folder):
     return [r.token_ids for path in rounds for g in read_groups(path) for r in g.rollouts]
 
 
+def masters(run):
+    """Of the last checkpoint, whole or in the shards of each process, which are cut by rows."""
+    checkpoint = run / "checkpoints" / "round-000003"
+    if (checkpoint / "master.safetensors").is_file():
+        return load_file(checkpoint / "master.safetensors")
+    shards = [load_file(path) for path in sorted((checkpoint / "master").iterdir())]
+    return {name: torch.cat([shard[name] for shard in shards]) for name in shards[0]}
+
+
 def assert_masters_near(folder, other):
-    name = "checkpoints/round-000003/master.safetensors"
-    found, expected = load_file(folder / name), load_file(other / name)
+    found, expected = masters(folder), masters(other)
     assert found.keys() == expected.keys()
     for key, tensor in expected.items():
         assert (found[key] - tensor).norm() <= 1e-6 * tensor.norm(), key
@@ -108,6 +118,7 @@ def test_two_processes_make_the_run_of_one(alone, sharded):
     folder, _ = sharded
     assert token_ids(folder) == token_ids(alone)
     assert len(token_ids(folder)) == 3 * 4 * 8
+    assert len(list((folder / "checkpoints" / "round-000003" / "master").iterdir())) == 2
     assert_masters_near(folder, alone)
     for label in ("base", "round-000002", "trained"):
         mine, theirs = (
@@ -140,12 +151,16 @@ def test_the_final_folder_is_that_of_one_process(alone, sharded):
 
 
 @pytest.mark.slow
-def test_when_one_dies_all_end_and_another_number_of_processes_goes_on(tiny_model, place, alone):
-    folder = place / "dying"
-    done = torchrun(place / "dying.py", *words(tiny_model, folder), **path(place))
+@pytest.mark.parametrize("more", [(), ("--policy.fsdp",)], ids=["whole", "sharded"])
+def test_when_one_dies_all_end_and_one_process_goes_on(tiny_model, place, alone, more):
+    folder = place / f"dying{len(more)}"
+    done = torchrun(place / "dying.py", *words(tiny_model, folder, *more), **path(place))
     assert done.returncode != 0
     assert not (folder / "eval" / "trained.json").exists()
-    assert (folder / "checkpoints" / "round-000001").is_dir()
+    checkpoint = folder / "checkpoints" / "round-000001"
+    assert (
+        (checkpoint / "master").is_dir() if more else (checkpoint / "master.safetensors").exists()
+    )
     done = one(place, "--resume", folder)
     assert done.returncode == 0, done.stderr[-3000:]
     assert token_ids(folder) == token_ids(alone)
@@ -164,6 +179,20 @@ def test_two_trainers_share_one_worker(tiny_model, place, alone, staleness):
     if not staleness:
         assert token_ids(folder) == token_ids(alone)
         assert_masters_near(folder, alone)
+
+
+@pytest.mark.slow
+def test_two_sharded_processes_go_on_where_one_died(tiny_model, place, alone):
+    folder = place / "died-alone"
+    given = words(tiny_model, folder, "--policy.fsdp")
+    done = one(place, *given, program=[place / "dying.py"])
+    assert done.returncode == -9, done.stderr[-3000:]
+    assert (folder / "checkpoints" / "round-000001" / "master.safetensors").exists()
+    done = torchrun("-m", "recipes.r1_zero", "--resume", folder, **path(place))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list((folder / "checkpoints" / "round-000003" / "master").iterdir())) == 2
+    assert token_ids(folder) == token_ids(alone)
+    assert_masters_near(folder, alone)
 
 
 def test_a_mistake_is_told_once(place):
