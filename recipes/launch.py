@@ -42,6 +42,7 @@ from rl.run_folder import AtomicFolder, RunFolder
 from rl.split_sampling import SplitCollector, SplitSampler
 from rl.train import restore, train
 from rl.trainer import Trainer
+from rl.watchdog import Watchdog
 from rollouts.collect import Collector
 from rollouts.model_config import policy_fault, read_model_config
 from rollouts.models import resolve_model
@@ -70,7 +71,8 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
         _check_adapters(config, model)
     data = load_data(config, model)
     scored = pooled(config, data.score, data.problems["train"])
-    with scored as score, Equality(config.scoring) as same:
+    watched = Watchdog(ranks, path, progress.now)
+    with watched, scored as score, Equality(config.scoring) as same:
         folder = open_folder(config, path, model, ranks, resume=resume)
         try:
             if ranks.is_first:

@@ -47,6 +47,10 @@ class Progress:
             self._print(f"{name} ...")
         self._phase = name
 
+    def now(self) -> str:
+        """The phase that was shown last."""
+        return self._phase
+
     def round(self, metrics: dict[str, float]) -> None:
         """One line with the reward and the speed."""
         index = int(metrics["round"]) + 1

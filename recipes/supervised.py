@@ -16,6 +16,7 @@ from rl.policy import PolicyConfig
 from rl.ranks import find_ranks
 from rl.run_folder import AtomicFolder, RunFolder, write_atomically
 from rl.sft import Example, SupervisedConfig, fine_tune
+from rl.watchdog import Watchdog
 from rollouts.model_config import policy_fault, read_model_config
 from rollouts.models import DEFAULT_MODEL, resolve_model
 from rollouts.process import uses_gpu
@@ -61,24 +62,29 @@ def run(config: SftConfig, path: Path, *, resume: bool) -> None:
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     examples = list(read_examples(config, tokenizer))
-    folder = None
-    if ranks.is_first:
-        folder = RunFolder(path) if resume else RunFolder.create(path, to_yaml(config), versions())
-    ranks.any(False)  # the folder is there for all
-    with quiet():
-        from rl.policy import Policy
+    with Watchdog(ranks, path):
+        folder = None
+        if ranks.is_first:
+            folder = (
+                RunFolder(path) if resume else RunFolder.create(path, to_yaml(config), versions())
+            )
+        ranks.any(False)  # the folder is there for all
+        with quiet():
+            from rl.policy import Policy
 
-        policy = Policy(
-            model, config.policy, config.optimizer, seed=config.training.seed, ranks=ranks
+            policy = Policy(
+                model, config.policy, config.optimizer, seed=config.training.seed, ranks=ranks
+            )
+
+        def tell(line: dict[str, float]) -> None:
+            if folder:
+                folder.log(line)
+                print(f"update {line['update']:5d}  loss {line['sft/loss']:.3f}", flush=True)
+
+        numbers = fine_tune(
+            policy, examples, tokenizer, config.training, path / "checkpoints", tell
         )
-
-    def tell(line: dict[str, float]) -> None:
-        if folder:
-            folder.log(line)
-            print(f"update {line['update']:5d}  loss {line['sft/loss']:.3f}", flush=True)
-
-    numbers = fine_tune(policy, examples, tokenizer, config.training, path / "checkpoints", tell)
-    _write_result(folder, policy, tokenizer, numbers)
+        _write_result(folder, policy, tokenizer, numbers)
 
 
 def _write_result(folder: RunFolder | None, policy: Any, tokenizer: Any, numbers: Any) -> None:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 Item = TypeVar("Item")
 PATIENCE = timedelta(hours=6)
-"""How long a process waits for the slowest one; if one dies, torchrun ends the others at once."""
+"""How long a process waits for the slowest one; if one dies, torchrun ends the others at once, and
+if one falls silent, rl/watchdog.py."""
 
 
 @dataclass(frozen=True)

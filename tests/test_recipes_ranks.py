@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 
@@ -32,7 +34,7 @@ SIZES = {
 }
 REWARD = "def reward(problem, text):\n    return float(len(text) % 2)\n"
 
-# The last process dies in the first update after a checkpoint.
+# The last process dies, or is stopped, in the first update after a checkpoint.
 DYING = """
 import os, signal, sys
 import recipes.progress as progress
@@ -41,7 +43,7 @@ def watched(self, name):
     seen.append(name)
     last = os.environ.get("RANK", "0") == str(int(os.environ.get("WORLD_SIZE", "1")) - 1)
     if last and "save" in seen and name == "update":
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), int(os.environ.get("WITH", signal.SIGKILL)))
     phase(self, name)
 progress.Progress.phase = watched
 from recipes.cli import main
@@ -179,6 +181,19 @@ def test_two_trainers_share_one_worker(tiny_model, place, alone, staleness):
     if not staleness:
         assert token_ids(folder) == token_ids(alone)
         assert_masters_near(folder, alone)
+
+
+@pytest.mark.slow
+def test_when_one_is_stopped_the_other_ends_the_run_with_one_line(tiny_model, place):
+    folder = place / "stopped"
+    environ = path(place) | {"WITH": str(int(signal.SIGSTOP)), "GROUPWISE_SILENCE_S": "6"}
+    done = torchrun(place / "dying.py", *words(tiny_model, folder), **environ)
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith(f"error: process 0: process 1 on {socket.gethostname()} was not heard")
+    assert "(phase here: update)" in line
+    assert line.endswith(f"go on with --resume {folder}")
+    assert (folder / "checkpoints" / "round-000001" / "state.json").exists()
 
 
 @pytest.mark.slow
