@@ -47,8 +47,9 @@ def eight_bit_step(adamw: torch.optim.Optimizer, rate: float, divisor: float) ->
     group["lr"].fill_(rate)  # a tensor, since a number would be compiled in
     torch._foreach_div_([p.grad for p in group["params"]], divisor)
     compiles = group["params"][0].is_cuda and compiler() is not None
-    # The engine may have switched dynamo off for itself.
-    with torch._dynamo.config.patch(disable=not compiles):
+    # The engine may have switched dynamo off for itself, and torchao compiles or fails.
+    stance = torch.compiler.set_stance("default" if compiles else "force_eager")
+    with torch._dynamo.config.patch(disable=False), stance:
         adamw.step()
 
 
