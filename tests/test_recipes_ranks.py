@@ -169,7 +169,7 @@ def test_when_one_dies_all_end_and_one_process_goes_on(tiny_model, place, alone,
     assert_masters_near(folder, alone)
 
 
-@pytest.mark.parametrize("staleness", [0, 1])
+@pytest.mark.parametrize("staleness", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_two_trainers_share_one_worker(tiny_model, place, alone, staleness):
     folder = place / f"shared-{staleness}"
     more = ("--policy.fsdp", "rollouts:ray", "--train.max-staleness", str(staleness))
