@@ -26,7 +26,7 @@ from rollouts.rollout import Completion, Request
 from rollouts.worker import Facts, NotStartedError, Progress, Spec, Worker
 
 LAST_LINES = 8
-ENDING_S = 2.0
+ENDING_S = 5.0
 """So long is waited for the line of how a process ended."""
 RETRY_S = 0.25
 
