@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from recipes.apart import apart
 from recipes.baseline import ROOM_TOKENS
 from recipes.config import RunConfig
 from recipes.devices import cpu_flags
@@ -14,6 +15,7 @@ from rl.architecture import read_architecture
 from rl.lora import target_widths
 from rl.pace import Round
 from rl.workload import Demand
+from rollouts.placement import Inline
 from rollouts.process import cpu_compiler
 from rollouts.prompts import Renderer
 from rollouts.tasks.arithmetic import Arithmetic
@@ -70,7 +72,7 @@ def demand_of(
 ) -> Demand:
     """What a run asks of each of its devices; `values` are the fields of the model's config.json.
 
-    `processes` share its work, a device each.
+    `processes` train, a device each; with engines in workers of their own it is an `Apart`.
 
     Raises:
         ValueError: The architecture is unknown, or has none of the layers that LoRA would adapt.
@@ -78,7 +80,7 @@ def demand_of(
     train, policy = config.train, config.policy
     shards = processes if policy.fsdp else 1
     compiler = bool(gpu_bytes) or bool(cpu_compiler(os.environ))
-    return Demand(
+    demand = Demand(
         arch=read_architecture(values),
         adapted=_adapted(config, values),
         policy=policy,
@@ -99,6 +101,10 @@ def demand_of(
         gpu_bytes=gpu_bytes,
         shards=shards,
     )
+    if isinstance(config.rollouts, Inline):
+        return demand
+    requests = _share(most_requests(config), config.rollouts.num_workers)
+    return apart(replace(demand, requests=requests), config.rollouts, trainers=processes)
 
 
 def round_of(config: RunConfig, processes: int = 1) -> Round:

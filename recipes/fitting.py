@@ -13,12 +13,13 @@ from typing import Any, Literal
 
 import psutil
 
+from recipes.apart import Apart, phases_of
 from recipes.config import RunConfig
 from recipes.demand import assumed_lengths, demand_of, engine_tokens
 from recipes.devices import GIB, GPUS, Device, cpu_speed
 from recipes.host_memory import free_memory
 from rl.engine_memory import least_engine_bytes
-from rl.memory import peak, phases
+from rl.memory import peak
 from rl.workload import Demand
 from rollouts.device_memory import ITEM_BYTES
 from rollouts.model_config import read_model_config
@@ -40,16 +41,17 @@ def verdict(demand: Demand, memory: int) -> Verdict:
     share = 0.0
     if demand.gpu_bytes is not None:
         share = least_engine_bytes(demand) / (demand.engine.gpu_memory_frac * demand.gpu_bytes)
-    need = max(peak(phases(demand))[1] / memory, share)
+    need = max(peak(phases_of(demand))[1] / memory, share)
     return "too large" if need > REFUSED else "tight" if need > WARNED else "fits"
 
 
 def fault(demand: Demand, device: Device) -> str:
     """In one line: what is too large or tight, and what would fit."""
-    phase, need = peak(phases(demand))
+    phase, need = peak(phases_of(demand))
     told = f"needs about {need / GIB:.1f} GiB (phase: {phase}), {device.told}"
     found = list(_ways(demand, device.memory))[:NUM_WAYS]
-    several = f" {device.count} times" if device.count > 1 else ""
+    wanted = demand.gpus_wanted if isinstance(demand, Apart) else device.count
+    several = f" {wanted} times" if wanted > 1 else ""
     if larger := _smallest_gpu(demand):
         found += [f"as it is on {larger.name}{several} ({larger.memory / GIB:.0f} GiB)"]
     if not found:
@@ -72,7 +74,7 @@ def _lacking(demand: Demand) -> str:
             f"the engine needs all {weights / GIB:,.0f} GiB of weights on each GPU, for this "
             "version has none that spans several (tensor parallelism): no setting makes it fit"
         )
-    if peak(phases(demand))[0] == "gate":
+    if peak(phases_of(demand))[0] == "gate":
         return (
             "the gate makes a float32 copy of the whole model on each GPU, and this version cannot "
             "spread it: no setting makes it fit"
@@ -129,8 +131,22 @@ def largest_micro_batch(demand: Demand, memory: int) -> int | None:
     return best
 
 
+def most_workers(demand: Demand, memory: int) -> int:
+    """The most workers that fit beside the trainer on this machine's CPU; 0 if not even one does."""
+    if not isinstance(demand, Apart) or demand.gpu_bytes is not None or not demand.here:
+        return 0
+    requests = demand.requests * demand.num_workers
+    fewer = (
+        replace(demand, num_workers=count, requests=-(-requests // count))
+        for count in range(demand.num_workers - 1, 0, -1)
+    )
+    return next((each.num_workers for each in fewer if verdict(each, memory) == "fits"), 0)
+
+
 def _ways(demand: Demand, memory: int) -> Iterator[str]:
     """Settings that make it fit, the mildest first, each with a smaller micro-batch if it must be."""
+    if count := most_workers(demand, memory):
+        yield f"with --rollouts.num-workers {count}"
     for flags, changed in _changes(demand):
         tokens = demand.policy.micro_batch_tokens
         if not flags or verdict(changed, memory) != "fits":

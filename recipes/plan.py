@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from recipes.apart import host_line, host_parts, phases_of, placed, seconds_of, too_few, trainers_of
 from recipes.cli import USER_ERROR, guarded, read_config, split_command
 from recipes.config import RunConfig
 from recipes.demand import assumed_lengths, demand_of, engine_tokens, round_of
@@ -28,8 +29,8 @@ from recipes.fitting import Verdict, fault, verdict
 from recipes.preset_facts import PresetFacts
 from recipes.presets import PRESETS, RECIPES, facts_of
 from rl.engine_memory import Parts
-from rl.memory import host_bytes, peak, phases
-from rl.pace import Round, sampled_tokens, seconds, update_flops
+from rl.memory import peak
+from rl.pace import Round, sampled_tokens, update_flops
 from rl.workload import Demand
 from rollouts.model_config import read_model_config
 
@@ -46,7 +47,11 @@ class Plan:
     demand: Demand
     """Of each GPU."""
     work: Round
-    """Of each GPU."""
+    """Of each GPU that trains."""
+    trainers: int
+    """Processes that train."""
+    overlapped: bool
+    """Whether a round is sampled while another is trained on."""
     num_rounds: int
     memory: dict[str, Parts]
     seconds: dict[str, float]
@@ -63,7 +68,13 @@ class Plan:
     @property
     def hours(self) -> float:
         """Of all rounds, evaluations left out."""
-        return self.num_rounds * sum(self.seconds.values()) / 3600 + self.other_hours
+        return self.num_rounds * self.round_s / 3600 + self.other_hours
+
+    @property
+    def round_s(self) -> float:
+        """Of a round."""
+        sample, update, publish = self.seconds.values()
+        return (max(sample, update) if self.overlapped else sample + update) + publish
 
 
 def main(argv: Sequence[str]) -> int:
@@ -72,8 +83,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"{__doc__}\nFields:")
     words = [word for word in argv if word != "--json"]
     plans: list[Plan] = []
-    failed = guarded(lambda: plans.append(planned(words)))
-    if failed:
+    if failed := guarded(lambda: plans.append(planned(words))):
         return failed
     (plan,) = plans
     if len(words) < len(argv):
@@ -136,38 +146,42 @@ def plan_of(config: RunConfig, device: Device, *, prompt: int | None, mean: int 
             f"policy.dtype is bfloat16, which {device.name} does not compute in: use "
             "--policy.dtype float16 --engine.dtype float16"
         )
+    trainers = trainers_of(config.rollouts, device.count, is_gpu=device.is_gpu)
     lengths = assumed_lengths(config, prompt, mean)
     values = read_model_config(config.model)
-    context = values.get("max_position_embeddings")
+    tokens = engine_tokens(config, lengths.prompt, values.get("max_position_embeddings"))
     try:
         demand = demand_of(
             config,
             values,
             lengths,
-            engine_tokens=engine_tokens(config, lengths.prompt, context),
+            engine_tokens=tokens,
             gpu_bytes=device.memory if device.is_gpu else None,
-            processes=device.count,
+            processes=trainers,
         )
     except ValueError as error:
         raise ValueError(f"model {config.model!r}: {error}") from error
-    found, work = verdict(demand, device.memory), round_of(config, device.count)
+    few, work = too_few(demand, device.count), round_of(config, trainers)
+    found = "too large" if few else verdict(demand, device.memory)
+    line = few or ("" if found == "fits" else fault(demand, device))
     return Plan(
         model=config.model,
         device=device,
         demand=demand,
         work=work,
+        trainers=trainers,
+        overlapped=device.is_gpu and config.train.max_staleness > 0,
         num_rounds=config.train.num_rounds,
-        memory=phases(demand),
-        seconds=seconds(demand, work, device.speed),
+        memory=phases_of(demand),
+        seconds=seconds_of(demand, work, device.speed),
         verdict=found,
-        line="" if found == "fits" else fault(demand, device),
+        line=line,
     )
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
     """All numbers."""
-    phase, need = peak(plan.memory)
-    arch = plan.demand.arch
+    (phase, need), arch, host = peak(plan.memory), plan.demand.arch, host_parts(plan.demand)
     return {
         "model": plan.model,
         "stage": plan.stage,
@@ -180,13 +194,15 @@ def as_json(plan: Plan) -> dict[str, Any]:
         "line": plan.line,
         "peak_phase": phase,
         "peak_bytes": need,
-        "host_bytes": host_bytes(plan.demand),
+        "host_bytes": next(iter(host.values()), 0),
+        "host_parts": host,
+        "placement": placed(plan.demand),
         "memory_bytes": plan.memory,
         "seconds_estimated": plan.seconds,
         "hours_estimated": plan.hours,
-        "sampled_tokens_per_round": plan.device.count * sampled_tokens(plan.demand, plan.work),
+        "sampled_tokens_per_round": plan.trainers * sampled_tokens(plan.demand, plan.work),
         "update_flops": {
-            name: plan.device.count * flops
+            name: plan.trainers * flops
             for name, flops in update_flops(plan.demand, plan.work).items()
         },
         "assumed_tokens": asdict(plan.demand.lengths),
@@ -208,9 +224,8 @@ def print_plan(plan: Plan) -> None:
     told = Text(f"memory: {need / GIB:.1f} GiB at the peak, {plan.device.told}: ")
     console.print(told.append(plan.verdict, STYLES[plan.verdict]))
     console.print(_table(plan.memory))
-    if host := host_bytes(plan.demand):
-        each = " of each process" if plan.device.count > 1 else ""
-        console.print(f"memory of the host{each}: about {host / GIB:.1f} GiB", soft_wrap=True)
+    for line in filter(None, (placed(plan.demand), host_line(plan.demand, plan.device.count))):
+        console.print(line, soft_wrap=True)
     console.print(_pace(plan), soft_wrap=True)
     console.print(_assumed(plan.demand), style="dim", soft_wrap=True)
 
@@ -242,8 +257,7 @@ def _table(memory: dict[str, Parts]) -> Table:
     table.add_column("GiB")
     for phase in memory:
         table.add_column(phase, justify="right", style="bold" if phase == highest else None)
-    names = list(dict.fromkeys(name for parts in memory.values() for name in parts))
-    for name in names:
+    for name in dict.fromkeys(name for parts in memory.values() for name in parts):
         sizes = [parts.get(name, 0) for parts in memory.values()]
         if max(sizes) >= LEAST_SHOWN:
             table.add_row(name, *(f"{size / GIB:.2f}" if size else "" for size in sizes))
@@ -262,11 +276,11 @@ def _model_line(demand: Demand) -> str:
 def _pace(plan: Plan) -> str:
     """One line of seconds and speed."""
     took = plan.seconds
-    rate = plan.device.count * sampled_tokens(plan.demand, plan.work) / took["sample"]
+    rate = plan.trainers * sampled_tokens(plan.demand, plan.work) / took["sample"]
     phases_s = ", ".join(f"{name} {_rounded(s)}" for name, s in took.items())
     return (
-        f"a round, estimated: {_rounded(sum(took.values()))} s ({phases_s}; {rate:,.0f} tokens/s "
-        f"sampled) at {plan.device.speed.flops / 1e12:.3g} TFLOP/s and "
+        f"a round, estimated: {_rounded(plan.round_s)} s ({phases_s}; {rate:,.0f} tokens/s "
+        f"sampled{', beside the update' * plan.overlapped}) at {plan.device.speed.flops / 1e12:.3g} TFLOP/s and "
         f"{plan.device.speed.bandwidth / 1e9:.0f} GB/s{' each' * (plan.device.count > 1)}; "
         f"{plan.num_rounds} rounds about {_rounded(plan.hours - plan.other_hours)} hours"
         f"{f', all RL stages {_rounded(plan.hours)}' if plan.stage else ''}, evaluations left out"

@@ -14,6 +14,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from eval.evaluate import EvalConfig
+from recipes.apart import gpus_fault
 from recipes.config import RunConfig
 from recipes.demand import engine_tokens, longest_sequence
 from recipes.general import late_start_fault, preference_fault
@@ -81,6 +82,7 @@ def check_config(config: RunConfig) -> None:
         tracking_fault(config.track),
         preference_fault(config),
         late_start_fault(config),
+        gpus_fault(config),
     ):
         if fault:
             raise ValueError(fault)
