@@ -12,6 +12,11 @@ from rollouts.placement import Ray
 from rollouts.process import mimalloc, physical_cores, required_environment, uses_gpu
 
 CONNECT_S = 10.0
+HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+"""What a client begins with: the preface, and empty settings (RFC 9113, sections 3.4 and 6.5)."""
+HTTP2_HEAD, HTTP2_SETTINGS = 9, b"\x04"
+"""Bytes of a frame's head, and its type, the fourth of them."""
+LAST_PORT = 65_535
 PLACE_S = 30.0
 """An actor that Ray has not placed by then has no room."""
 LAUNCHER = (
@@ -96,18 +101,49 @@ def worker_environment(placement: Ray) -> dict[str, str]:
 
 
 def _check_answers(address: str) -> None:
-    """Raise ValueError at once if nobody listens; Ray itself would try for minutes."""
+    """Raise ValueError in seconds if nobody listens, or no Ray head; Ray itself would try for minutes.
+
+    A head speaks gRPC: as every HTTP/2 server it begins with its settings, before any token is asked.
+    """
     if not address or address == "auto":
         return
     host, _, port = address.rpartition(":")
-    if "//" in address or not port.isdecimal() or not host:
+    if "//" in address or not port.isdecimal() or int(port) > LAST_PORT or not host:
         raise ValueError(f"rollouts.address is {address!r}; HOST:PORT of Ray's head, or auto")
     try:
-        socket.create_connection((host, int(port)), CONNECT_S).close()
+        with socket.create_connection((host, int(port)), CONNECT_S) as there:
+            if os.environ.get("RAY_USE_TLS", "0") == "0":  # else only Ray can talk to it
+                there.sendall(HTTP2_HELLO)
+                heard = there.recv(HTTP2_HEAD)
+                if heard[3:4] != HTTP2_SETTINGS:
+                    raise OSError(f"what listens there is no Ray, it says {heard!r}")
     except OSError as error:
         raise ValueError(
             f"no Ray answers at rollouts.address {address} ({error}): start one there by ray start "
             "--head, or leave the address out"
+        ) from error
+    _check_head(address)
+
+
+def _check_head(address: str) -> None:
+    """Raise ValueError if it is another port than the head's, or its token is not ours."""
+    from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
+    from ray._raylet import GcsClient
+    from ray.exceptions import AuthenticationError, RayError
+
+    try:
+        ensure_token_if_auth_enabled(create_token_if_missing=False)
+        GcsClient(address=address)
+    except AuthenticationError as error:
+        raise ValueError(
+            f"the Ray at rollouts.address {address} does not take this process's token: set "
+            "RAY_AUTH_MODE=token here, and have the head's token in ~/.ray/auth_token or in the file "
+            "that RAY_AUTH_TOKEN_PATH names (docs/scale.md)"
+        ) from error
+    except RayError as error:
+        raise ValueError(
+            f"no Ray head is at rollouts.address {address}: give the port that ray start --head "
+            "printed, 6379 unless it was told another"
         ) from error
 
 
