@@ -27,6 +27,10 @@ NO_TENSOR_PARALLEL = (
     "an engine that spans several GPUs: each has the whole model here, and the gate a float32 copy"
 )
 
+WHOLE_LAYERS = (
+    "experts spread over GPUs: FSDP gathers a whole layer, 96 GiB with the next and the gradients"
+)
+
 
 def dapo_math(*, wrapped: bool) -> Dataset:
     """DAPO-Math-17k without its repetitions, integer answers.
@@ -180,7 +184,7 @@ PAPER_FACTS = {
         "v2; v1 has 71.0 and 73.3), on the paper's data and not on Countdown",
         ours="optimizer, clipping of gradients, no warm-up, clip 10 (R1's first RL stage's), mean "
         "by completion, what happens to cut-off completions, data",
-        missing=NO_TENSOR_PARALLEL,
+        missing=f"{NO_TENSOR_PARALLEL}; {WHOLE_LAYERS}",
     ),
     "dapo": PresetFacts(
         about="DAPO (arXiv 2503.14476): Qwen2.5-32B on DAPO-Math-17k",

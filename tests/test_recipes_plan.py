@@ -18,6 +18,7 @@ from rl.lora import LoraSettings, adapter_size
 from rl.memory import peak
 from rollouts.model_config import DEFAULT_CONFIG, read_model_config
 from rollouts.models import DEFAULT_KEY, DEFAULT_MODEL, cache_folder
+from rollouts.placement import Inline
 
 QWEN = {
     "model_type": "qwen2",
@@ -157,7 +158,8 @@ def test_an_unknown_architecture_is_named(capsys: pytest.CaptureFixture[str], tm
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_has_a_plan(preset: str, qwen: str):
-    plan = planned([preset, "--model", qwen, "--device", "h200"])
+    device = "h200" if isinstance(PRESETS[preset]().rollouts, Inline) else "8xh200"
+    plan = planned([preset, "--model", qwen, "--device", device])
     assert set(plan.memory) == {"load", "gate", "sample", "update", "publish"}
     assert all(seconds > 0 for seconds in plan.seconds.values())
 

@@ -17,6 +17,7 @@ from recipes.presets import (
 )
 from rl.memory import peak
 from rollouts.model_config import read_model_config
+from rollouts.placement import Ray
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -40,6 +41,8 @@ def test_the_planner_accepts_a_preset_on_its_hardware_or_says_what_is_missing(na
     assert found.verdict == "too large"
     assert "this version has none that spans several (tensor parallelism)" in found.line
     assert "spans several" in facts.missing
+    gathered = found.memory["update"]["gathered"] / 2**30
+    assert f"a whole layer, {gathered:.0f} GiB with" in facts.missing
 
 
 @pytest.mark.parametrize("name", FACTS)
@@ -71,6 +74,24 @@ def test_by_hand_what_is_gathered_of_a_sharded_model():
     # bfloat16 these and the next layer, and gradients of these in float32.
     roots, layer = 2 * 152_064 * 3_584, 233_057_792
     assert found.memory["update"]["gathered"] == 2 * (roots + 2 * layer) + 4 * (roots + layer)
+
+
+def test_of_eight_gpus_four_train_and_four_sample_ahead():
+    config, found, beside = (
+        PRESETS["qwen2.5-7b-ray"](),
+        planned(["qwen2.5-7b-ray"]),
+        plan("qwen2.5-7b"),
+    )
+    assert (config.rollouts, config.train.max_staleness) == (Ray(num_workers=4), 1)
+    assert config.loss.anchor == "sampler"  # so that the ratio knows what drew a token
+    assert (found.device.count, found.trainers, beside.trainers) == (8, 4, 8)
+    update, count = found.memory["update"], 7_615_616_512
+    assert update["moments"] == 8 * count // 4
+    assert not {"engine", "engine asleep", "engine weights"} & {
+        n for p in found.memory.values() for n in p
+    }
+    assert found.round_s < beside.round_s  # by the planner's arithmetic
+    assert "torchrun --nproc-per-node 4" in FACTS["qwen2.5-7b-ray"].hardware
 
 
 def test_more_gpus_take_less_of_each_and_less_time():
