@@ -59,6 +59,11 @@ FREE_FIELDS = (
     "train.keep_last",
     "train.keep_logprobs",
     "scoring.workers",
+    "rollouts.address",
+    "rollouts.num_workers",
+    "rollouts.silence_s",
+    "rollouts.start_s",
+    "rollouts.max_failures",
     "preference.judge.url_variable",
     "preference.judge.key_variable",
     "preference.judge.concurrency",
@@ -66,7 +71,7 @@ FREE_FIELDS = (
     "track.project",
     "track.online",
 )
-"""May differ when a run is resumed: they change no number."""
+"""May differ when a run is resumed: they change no number (workers none but last bits)."""
 
 _SCIENTIFIC = re.compile(r"[-+]?[0-9]+e[-+]?[0-9]+", re.IGNORECASE)
 

@@ -6,6 +6,7 @@ import pytest
 
 from recipes.config import RunConfig, differences, flags, from_yaml, nearest, to_yaml
 from recipes.presets import PRESETS
+from rollouts.placement import Inline, Ray
 from rollouts.prompts import PromptConfig
 from rollouts.tasks.arithmetic import Arithmetic
 from rollouts.tasks.countdown import Countdown
@@ -163,3 +164,12 @@ def test_flags_are_what_the_command_line_takes():
     assert {"--best-prompt", "--no-best-prompt", "--engine.no-compile"} <= set(found)
     assert nearest("--train.num-round", found) == "--train.num-rounds"
     assert nearest("--zzzzzzzz", found) is None
+
+
+def test_a_run_goes_on_with_other_workers_elsewhere():
+    config = RunConfig(rollouts=Ray(num_workers=4, address="10.0.0.1:6379", cores=2))
+    moved = replace(config, rollouts=Ray(num_workers=3, address="10.0.0.2:6379", cores=2))
+    assert differences(config, moved) == []
+    fewer = replace(config, rollouts=replace(config.rollouts, cores=1))  # another order of sums
+    assert differences(config, fewer) == ["rollouts.cores: 2, 1"]
+    assert differences(config, replace(config, rollouts=Inline())) != []
