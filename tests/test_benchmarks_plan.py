@@ -27,6 +27,7 @@ MORE = {
     "adapters": "--policy.lora.rank 64",
     "float32": "--policy.dtype float32 --engine.dtype float32",
     "reference": "--loss.kl-coefficient 0.01",
+    "engines on Ray": f"{SMALL} rollouts:ray --rollouts.num-workers 2",
 }
 
 

@@ -133,7 +133,7 @@ HELP = "; see python -m recipes.quickstart --help"
             "r1_zro",
             "unknown preset 'r1_zro'; did you mean 'r1_zero'? Presets are quickstart, "
             "r1_zero_tiny, grpo, dr_grpo, dapo, gspo, cispo, sapo, dppo, maxrl, rloo, lite_ppo, "
-            "r1_zero, qwen2.5-32b, qwen2.5-7b, qwen2.5-1.5b, qwen2.5-0.5b, t4",
+            "r1_zero, qwen2.5-32b, qwen2.5-7b, qwen2.5-7b-ray, qwen2.5-1.5b, qwen2.5-0.5b, t4",
         ),
         (
             "--best-prompt False",
