@@ -137,9 +137,7 @@ class Crew:
             if remote.failures < remote.placement.max_failures:
                 self._starting[remote.number] = self._threads.submit(self._again, remote)
             else:
-                self._gone[remote.number] = told
-                self.members.remove(remote)
-                remote.dismiss()
+                self._give_up(remote, told)
             return requests
 
     def forget(self, ids: Set[str]) -> None:
@@ -179,11 +177,20 @@ class Crew:
         except DEATHS as error:
             self.bury(remote, error)
             return
+        except ValueError as error:  # its machine is gone, or another one has another model
+            logger.warning("given up: %s", error)
+            self._give_up(remote, str(error))
+            return
         if remote.version != self.version:  # others came while it was loading
             self._starting[remote.number] = self._threads.submit(self._catch_up, remote)
             return
         self.idle.append(remote)
         logger.warning("worker %d is back with version %d", remote.number, self.version)
+
+    def _give_up(self, remote: Remote, told: str) -> None:
+        self._gone[remote.number] = told
+        self.members.remove(remote)
+        remote.dismiss()
 
     def _kill_the_silent(self) -> None:
         if time.monotonic() - self._looked < LOOK_S:

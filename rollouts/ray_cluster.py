@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from rollouts.placement import Ray
@@ -42,6 +43,7 @@ def start_ray(placement: Ray) -> None:
     os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
     import ray
     from ray._private import worker as ray_worker
+    from ray.exceptions import AuthenticationError
 
     if not ray.is_initialized():
         ray_worker._worker_logs_enabled = False  # what it would print to stdout is logged here
@@ -58,7 +60,7 @@ def start_ray(placement: Ray) -> None:
                     configure_logging=False,
                     **shared,
                 )
-        except (ConnectionError, RuntimeError) as error:
+        except (ConnectionError, RuntimeError, AuthenticationError) as error:
             said = " ".join(str(error).split())
             raise ValueError(f"rollouts.address {placement.address!r}: {said[:300]}") from error
     check_room(placement, ray.cluster_resources())
@@ -149,14 +151,30 @@ def _check_head(address: str) -> None:
 
 @contextlib.contextmanager
 def _without_launcher() -> Iterator[None]:
-    """What a launcher told this trainer is not for the workers, which inherit the rest."""
-    told = {name: value for name, value in os.environ.items() if name.startswith(LAUNCHER)}
-    for name in told:
+    """What a launcher told this trainer, and the GPUs of the trainers, are not for the workers."""
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith(LAUNCHER)]:
         del os.environ[name]
+    if uses_gpu(before):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus_left(before, _gpus_there()))
     try:
         yield
     finally:
-        os.environ.update(told)
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def gpus_left(environ: Mapping[str, str], there: int) -> list[str]:
+    """The GPUs of this machine that its trainers, who take the first ones, leave to workers.
+
+    Example: two trainers on a machine of four leave "2" and "3".
+    """
+    visible = environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(there)))
+    return visible.split(",")[int(environ.get("LOCAL_WORLD_SIZE") or 1) :]
+
+
+def _gpus_there() -> int:
+    return len([file for file in Path("/dev").glob("nvidia*") if file.name[6:].isdecimal()])
 
 
 @contextlib.contextmanager

@@ -233,3 +233,10 @@ def test_a_ray_that_wants_its_token(tiny_model: Path, tmp_path: Path):
         more = ("--rollouts.num-workers", "2")
         line = joined(tiny_model, there.address, tmp_path, "token", *more)
         assert line.startswith("error: rollouts.num_workers is 2")
+
+
+def test_the_trainers_have_the_first_gpus_and_workers_the_others():
+    assert ray_cluster.gpus_left({"LOCAL_WORLD_SIZE": "2"}, 4) == ["2", "3"]
+    assert ray_cluster.gpus_left({}, 2) == ["1"]
+    assert ray_cluster.gpus_left({"CUDA_VISIBLE_DEVICES": "4,6,7"}, 8) == ["6", "7"]
+    assert ray_cluster.gpus_left({"LOCAL_WORLD_SIZE": "8"}, 8) == []
