@@ -88,6 +88,11 @@ def _check_numbers(config: EvaluateConfig) -> None:
         raise ValueError("no benchmark is named: give some with --benchmarks; --list shows them")
     if len(set(config.benchmarks)) < len(config.benchmarks):
         raise ValueError(f"a benchmark is named twice: {' '.join(config.benchmarks)}")
+    if config.engine.tensor_parallel != 1:
+        raise ValueError(
+            f"--engine.tensor-parallel is {config.engine.tensor_parallel}, but this command samples "
+            "in one process: leave it out"
+        )
     for name in ("num_problems", "num_samples", "max_tokens"):
         value = getattr(config, name)
         if value is not None and value < 1:

@@ -1,4 +1,4 @@
-"""Which engines a run has: one in each process, or workers on Ray."""
+"""Which engines a run has: one in each process, one for several, or workers on Ray."""
 
 import os
 from importlib.util import find_spec
@@ -15,9 +15,10 @@ from rollouts.placement import Inline, Ray
 def check_rollouts(config: RunConfig) -> None:
     """Start or join Ray where it is asked for, before anything is written.
 
-    Raises ValueError for workers that there is no room for or no Ray, and for a loop that is to run
-    ahead of an engine in its own process.
+    Raises ValueError for workers that there is no room for or no Ray, for a loop that is to run
+    ahead of an engine in its own process, and for an engine that these processes cannot share.
     """
+    _check_sharing(config)
     staleness = config.train.max_staleness
     if staleness < 0:
         raise ValueError(f"train.max_staleness is {staleness}; at least 0 is needed")
@@ -35,6 +36,37 @@ def check_rollouts(config: RunConfig) -> None:
             start_ray(config.rollouts)
 
 
+def _check_sharing(config: RunConfig) -> None:
+    size = config.engine.tensor_parallel
+    told = f"engine.tensor_parallel is {size}"
+    if size == 1:
+        return
+    if isinstance(config.rollouts, Ray):
+        raise ValueError(
+            f"{told}, but an engine of rollouts:ray is one process: leave one of them out"
+        )
+    if config.policy.lora.rank:
+        raise ValueError(
+            f"{told} and policy.lora.rank {config.policy.lora.rank}: adapters cannot be published "
+            "to an engine that several processes share; leave one of them out"
+        )
+    if fault := processes_fault(size):
+        raise ValueError(fault)
+
+
+def processes_fault(size: int) -> str | None:
+    """Why so many processes cannot share an engine where this one was started, in words, or None."""
+    told = f"engine.tensor_parallel is {size}"
+    here = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or 1)
+    if here == 1 < size:
+        return (
+            f"{told}, but one process runs: start torchrun --nproc-per-node {size} -m recipes.NAME"
+        )
+    if here % size:
+        return f"{told}, but {here} processes run on this machine: use a number that divides theirs"
+    return None
+
+
 def open_engine(
     config: RunConfig, model: Path, max_tokens: int, adapter: Any, ranks: Ranks, folder: Path
 ) -> Any:
@@ -43,7 +75,7 @@ def open_engine(
     if isinstance(config.rollouts, Inline):
         from rollouts.engine import Engine
 
-        share = -(-most_requests(config) // ranks.count)
+        share = -(-most_requests(config) // ranks.num_engines)
         return Engine(model, config.engine, num_requests=share, **shape)
     from rollouts.workers import open_workers
 

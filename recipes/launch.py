@@ -44,7 +44,7 @@ from rl.train import restore, train
 from rl.trainer import Trainer
 from rl.watchdog import Watchdog
 from rollouts.collect import Collector
-from rollouts.model_config import policy_fault, read_model_config
+from rollouts.model_config import policy_fault, read_model_config, sharing_fault
 from rollouts.models import resolve_model
 from rollouts.process import uses_gpu
 
@@ -60,12 +60,12 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
     check_rollouts(config)
     if config.end_after is not None:
         parse_duration(config.end_after, "end_after")
-    ranks = find_ranks()
+    ranks = replace(find_ranks(), per_engine=config.engine.tensor_parallel)
     path = ranks.from_first(lambda: path)
     stopper = Stopper(config.stop_after)
     progress = Progress(config.train.num_rounds)
     model = resolve_model(config.model)
-    _check_model(config, model)
+    ranks.from_first(partial(_check_model, config, model))
     check_reference(config, model)
     if config.policy.lora.rank:
         _check_adapters(config, model)
@@ -98,7 +98,8 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
 def _check_model(config: RunConfig, model: Path) -> None:
     """Raise ValueError if a model of this kind cannot be trained on this machine."""
     fields, lora = read_model_config(str(model)), config.policy.lora.rank > 0
-    if fault := policy_fault(fields, lora=lora, cuda=uses_gpu(os.environ)):
+    fault = policy_fault(fields, lora=lora, cuda=uses_gpu(os.environ))
+    if fault := fault or sharing_fault(fields, config.engine.tensor_parallel):
         raise ValueError(f"model {config.model!r}: {fault}")
 
 

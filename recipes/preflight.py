@@ -48,7 +48,7 @@ SAME_IN_REFERENCE = (
 """Fields of config.json in which a reference model equals the policy's."""
 COUNTS = {
     "train": ("num_rounds", "problems_per_round", "updates_per_round", "save_every", "keep_last"),
-    "engine": ("max_concurrent", "proof_parts"),
+    "engine": ("max_concurrent", "proof_parts", "tensor_parallel"),
     "policy": ("micro_batch_tokens",),
     "prompts": ("max_prompt_tokens",),
     "test": ("num_problems", "num_samples", "max_tokens"),

@@ -87,6 +87,11 @@ class RejectionConfig:
 
     def __post_init__(self) -> None:
         """Refuse what nobody could sample."""
+        if self.engine.tensor_parallel != 1:
+            raise ValueError(
+                f"engine.tensor_parallel is {self.engine.tensor_parallel}, but this command samples "
+                "in one process: leave it out"
+            )
         for name, least in (("num_samples", 0), ("num_problems", 1), ("num_rows", 1)):
             value = getattr(self, name)
             if value is not None and value < least:

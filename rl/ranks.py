@@ -1,4 +1,4 @@
-"""Several processes, each with a trainer and an engine: who one is, and what all tell each other.
+"""Several processes, each with a trainer: who one is, and what all tell each other.
 
 accelerate makes the process group (gloo on CPUs, NCCL on GPUs) from what torchrun sets. It must be
 there before any engine: vLLM would make a world of its own, and the processes would never meet.
@@ -23,19 +23,30 @@ if one falls silent, rl/watchdog.py."""
 
 @dataclass(frozen=True)
 class Ranks:
-    """One of `count` processes.
+    """One of `count` processes; each `per_engine` of them, one after another, share an engine.
 
     Example: rank 1 of 2 takes the problems c, d of a, b, c, d: `ranks.share([a, b, c, d])`, and
-    `ranks.gather([c, d])` gives both processes a, b, c, d.
+    `ranks.gather([c, d])` gives both processes a, b, c, d. With `per_engine` 2 both take all four.
     """
 
     index: int = 0
     count: int = 1
+    per_engine: int = 1
 
     @property
     def is_first(self) -> bool:
         """The one that writes and prints."""
         return self.index == 0
+
+    @property
+    def num_engines(self) -> int:
+        """Of all processes."""
+        return self.count // self.per_engine
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this is the process whose word counts, of those that share its engine."""
+        return self.index % self.per_engine == 0
 
     @cached_property
     def device(self) -> torch.device:
@@ -45,8 +56,9 @@ class Ranks:
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
     def share(self, rows: Sequence[Item]) -> tuple[int, Sequence[Item]]:
-        """This process's rows, one run of them, and the place of their first."""
-        start, stop = (len(rows) * index // self.count for index in (self.index, self.index + 1))
+        """The rows of this process's engine, one run of them, and the place of their first."""
+        engine = self.index // self.per_engine
+        start, stop = (len(rows) * place // self.num_engines for place in (engine, engine + 1))
         return start, rows[start:stop]
 
     def gather(self, rows: Iterable[Item]) -> list[Item]:

@@ -1,4 +1,4 @@
-"""What vLLM gets wrong for latent attention and experts (DeepSeek-V3), cured for the versions seen.
+"""What vLLM gets wrong, mostly for latent attention and experts (DeepSeek-V3), cured where it was seen.
 
 A cure is applied only where its fault was seen: vLLM 0.32, on a CPU but for that of the gates. With
 another version none is, and nothing is taken on trust either: an engine compares its rotation when
@@ -8,6 +8,7 @@ Takes vLLM's objects as they are and imports nothing of it. Leaves out FP8 and e
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,12 +44,15 @@ class Cures:
             packed. The kernel is made anew, which packs them.
         gates: Routers round their logits to 16 bits, so that other experts win than in the
             trainer. They are told float32, and on a CPU, which then rounds first, made to keep it.
+        memory: On a CPU the processes of a tensor-parallel engine share memory by one name for all
+            engines of a machine: a second run fails, and one after a kill. Theirs is made their own.
     """
 
     attention: bool = False
     rotation: bool = False
     experts: bool = False
     gates: bool = False
+    memory: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -61,6 +65,17 @@ class Cures:
         if self.gates:
             told["hf_overrides"] = {"moe_router_dtype": "float32"}
         return told
+
+    @contextmanager
+    def launching(self, executor: type) -> Iterator[None]:
+        """Around an engine's making; `executor` is vLLM's class for processes that others started."""
+        plain = executor._distributed_args
+        if self.memory:
+            executor._distributed_args = lambda self: (_own_address(), *plain(self)[1:])
+        try:
+            yield
+        finally:
+            executor._distributed_args = plain
 
     def start(self, model: nn.Module) -> str | None:
         """Cure a model that was just loaded; gives what it computes wrongly all the same, or None."""
@@ -110,7 +125,16 @@ def cures_for(version: str, model: Path, config: EngineConfig) -> Cures:
             f"engine.compile with latent attention in {config.dtype} on a CPU: its routers could not "
             "be kept in float32; leave engine.compile out, or compute in float32"
         )
-    return Cures(attention=latent, rotation=latent, experts=True, gates=latent)
+    several = config.tensor_parallel > 1
+    return Cures(attention=latent, rotation=latent, experts=True, gates=latent, memory=several)
+
+
+def _own_address() -> str:
+    """Where processes meet that one launcher started: nobody goes there, for they have met already.
+
+    What follows its last colon becomes the name of the memory that they share.
+    """
+    return f"env://:{os.environ.get('MASTER_PORT')}-{os.getppid()}"
 
 
 @torch.no_grad()

@@ -3,9 +3,9 @@
 Latent attention multiplies by two matrices cut out of kv_b_proj; routed experts lie stacked, and on
 a CPU packed; a router has the bias of its scores beside its gate. Each is read where it is used.
 
-Works on vLLM's modules by their attributes; leaves out expert and tensor parallelism.
+Works on vLLM's modules by their attributes; leaves out expert parallelism.
 
-Shapes: N heads, P and V sizes of a head's keys and values, L latent size, E experts.
+Shapes: N heads of this process, P and V sizes of a head's keys and values, L latent size, E experts.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from rollouts.tensor_slices import own_expert, own_slices
 
 EXPERT_PARTS = ("gate_proj", "up_proj", "down_proj")
 
@@ -55,11 +57,15 @@ def _latent(name: str, attention: Any, source: str) -> Iterator[tuple[str, Held]
         raise ValueError(f"{name}: its latent attention computes with matrices that cannot be read")
     num_heads, size = attention.num_heads, attention.qk_nope_head_dim
 
+    def heads(weights: list[Tensor]) -> Tensor:
+        own = own_slices(attention.kv_b_proj, "weight", weights)
+        return own[0].unflatten(0, (num_heads, -1))
+
     def keys(weights: list[Tensor]) -> list[Tensor]:
-        return [weights[0].unflatten(0, (num_heads, -1))[:, :size]]
+        return [heads(weights)[:, :size]]
 
     def values(weights: list[Tensor]) -> list[Tensor]:
-        return [weights[0].unflatten(0, (num_heads, -1))[:, size:].transpose(1, 2)]
+        return [heads(weights)[:, size:].transpose(1, 2)]
 
     for own, expect in (("W_UK_T", keys), ("W_UV", values)):
         yield f"{name}.{own}", Held(read=_reader(attention, own), sources=[source], expect=expect)
@@ -86,6 +92,7 @@ def _experts(name: str, experts: Any) -> Iterator[tuple[str, Held]]:
 def _packed(experts: Any, gate: Tensor, up: Tensor, down: Tensor) -> Mapping[str, Tensor]:
     """One expert's weights as this engine's kernel wants them, by its own packing."""
     alone = nn.Module()
+    gate, up, down = own_expert(experts, gate, up, down)
     for attribute in ("moe_config", "activation"):
         setattr(alone, attribute, getattr(experts, attribute, None))
     for own, weight in (("w13_weight", torch.cat([gate, up])), ("w2_weight", down)):

@@ -22,12 +22,13 @@ from vllm.inputs import TokensPrompt
 from vllm.lora.request import LoRARequest
 from vllm.model_executor.models import ModelRegistry, supports_lora
 from vllm.sampling_params import RequestOutputKind
+from vllm.v1.executor.uniproc_executor import ExecutorWithExternalLauncher
 
 from rollouts.adapters import AdapterShape, AdapterSlot, prove_adapter, use_one_adapter
 from rollouts.caller_state import caller_state
 from rollouts.cures import cures_for
 from rollouts.device_memory import device_settings
-from rollouts.exchange import EngineError, check_fits, completion_of
+from rollouts.exchange import EngineError, check_fits, completion_of, sampling_fields
 from rollouts.proof import Proof, WeightProofError, prove
 from rollouts.rollout import Completion, Request
 from rollouts.sampler import EngineConfig
@@ -37,6 +38,7 @@ class Engine:
     """One vLLM engine behind the `Sampler` protocol, with the version of its weights.
 
     With an adapter shape it keeps the base that it loaded, and what is published is an adapter.
+    Processes that share one (`tensor_parallel`) call the same methods with the same arguments.
     Random state and default dtype are the caller's again after every call.
     """
 
@@ -68,7 +70,7 @@ class Engine:
         settings = device_settings(model, config, max_tokens, concurrent)
         self._cures = cures_for(__version__, model, config)
         self.kv_pool_bytes = settings.get("kv_cache_memory_bytes", 0)
-        with caller_state():
+        with caller_state(), self._cures.launching(ExecutorWithExternalLauncher):
             self._llm = LLM(
                 str(model),
                 dtype=config.dtype,
@@ -256,17 +258,8 @@ class Engine:
         if request.min_version > self.version:
             raise AssertionError(f"{request.id} needs a newer version than {self.version}")
         check_fits(request, self.max_tokens)
-        params = SamplingParams(
-            temperature=request.sampling.temperature,
-            top_p=request.sampling.top_p,
-            top_k=request.sampling.top_k,
-            max_tokens=request.sampling.max_tokens,
-            seed=request.seed,
-            logprobs=0,
-            flat_logprobs=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
+        kind = RequestOutputKind.FINAL_ONLY
+        params = SamplingParams(**sampling_fields(request), output_kind=kind)
         # Weights may change while others are unfinished: no prompt is shared across versions.
         ids, salt = list(request.token_ids), str(self.version)
         prompt = TokensPrompt(prompt_token_ids=ids, cache_salt=salt)

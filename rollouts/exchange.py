@@ -24,6 +24,21 @@ def check_fits(request: Request, limit: int) -> None:
         )
 
 
+def sampling_fields(request: Request) -> dict[str, Any]:
+    """What vLLM is told of how to sample a request."""
+    sampling = request.sampling
+    return {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "max_tokens": sampling.max_tokens,
+        "seed": request.seed,
+        "logprobs": 0,
+        "flat_logprobs": True,
+        "detokenize": False,
+    }
+
+
 def completion_of(output: Any, request: Request, tokenizer: Any, ends: Set[int]) -> Completion:
     """A finished request's completion; `ends` are the ids that end one.
 

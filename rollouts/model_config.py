@@ -67,6 +67,25 @@ def policy_fault(fields: Mapping[str, Any], *, lora: bool, cuda: bool) -> str | 
     return None
 
 
+def sharing_fault(fields: Mapping[str, Any], size: int) -> str | None:
+    """Why an engine that `size` processes share cannot hold a model, in words; None if it can.
+
+    Each holds as many attention heads and as much of every MLP; key and value heads that are fewer
+    than the processes are held by several, as many times each.
+    """
+    text = fields.get("text_config", fields)
+    for name in ("num_attention_heads", "intermediate_size", "moe_intermediate_size"):
+        if (count := text.get(name) or size) % size:
+            return f"its {name} is {count}, which engine.tensor_parallel {size} does not divide"
+    keys = text.get("num_key_value_heads") or size
+    if not text.get("kv_lora_rank") and keys % size and size % keys:
+        return (
+            f"its num_key_value_heads is {keys}, which engine.tensor_parallel {size} neither divides "
+            "nor is a multiple of"
+        )
+    return None
+
+
 def read_model_config(name: str) -> dict[str, Any]:
     """The config.json of a model as a recipe names it: a folder, the default, a cached hub id.
 

@@ -4,9 +4,10 @@ Checksums of parameters say nothing where the engine computes with packed copies
 CPU every linear layer). So each packed layer is applied to the identity matrix, which gives
 back the exact weights it multiplies by; whatever is not packed is read directly. Both are
 compared bit for bit with the published tensors; what is made of several or of parts of them, as
-latent attention and experts do, is told by rollouts/derived.py.
+latent attention and experts do, is told by rollouts/derived.py, and of a tensor-parallel engine
+what this process holds by rollouts/tensor_slices.py.
 
-Works on any module tree with vLLM's `packed_modules_mapping`; leaves out tensor parallelism.
+Works on any module tree with vLLM's `packed_modules_mapping`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from rollouts.derived import Held, derived_tensors
+from rollouts.tensor_slices import own_slices
 
 _IDENTITY_ROWS = 4096
 
@@ -79,7 +81,11 @@ def _engine_tensors(model: nn.Module, published: Mapping[str, torch.Tensor]) -> 
             held = getattr(module, name) is not None and full not in found
             if held and (name in module._parameters or full in published):
                 sources = _published_names(full, published, mapping)
-                found[full] = Held(read=partial(_copies, module, name), sources=sources)
+                found[full] = Held(
+                    read=partial(_copies, module, name),
+                    sources=sources,
+                    expect=partial(own_slices, module, name),
+                )
     return found
 
 

@@ -29,6 +29,8 @@ class EngineConfig:
     """Let vLLM compile the model: about 20% faster sampling, a minute's start, needs a C++ compiler on CPU."""
     proof_parts: int = 16
     """Each publish proves one part of this many, all of it at first and after a resume."""
+    tensor_parallel: int = 1
+    """Processes, one after another on a machine, that share an engine: each holds so small a part of its weights and KV cache."""
 
 
 class Sampler(Protocol):

@@ -152,6 +152,32 @@ def test_the_final_folder_is_that_of_one_process(alone, sharded):
     AutoModelForCausalLM.from_pretrained(folder / "final")
 
 
+@pytest.fixture(scope="module")
+def shared(tiny_model, place):
+    """The run of two that share an engine."""
+    given = words(tiny_model, place / "shared", "--engine.tensor-parallel", "2")
+    done = torchrun("-m", "recipes.r1_zero", *given, **path(place))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return place / "shared"
+
+
+def test_two_processes_that_share_an_engine_make_the_run_of_one(alone, shared):
+    assert token_ids(shared) == token_ids(alone)
+    assert_masters_near(shared, alone)
+    for label in ("base", "trained"):
+        mine, theirs = ((run / "eval" / f"{label}.json").read_text() for run in (shared, alone))
+        assert mine == theirs
+
+
+@pytest.mark.slow
+def test_two_engines_of_two_processes_make_the_run_of_one(tiny_model, place, alone):
+    given = words(tiny_model, place / "four", "--engine.tensor-parallel", "2", "--policy.fsdp")
+    done = torchrun("-m", "recipes.r1_zero", *given, count=4, **path(place))
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert token_ids(place / "four") == token_ids(alone)
+    assert_masters_near(place / "four", alone)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("--policy.fsdp",)], ids=["whole", "sharded"])
 def test_when_one_dies_all_end_and_one_process_goes_on(tiny_model, place, alone, more):
