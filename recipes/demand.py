@@ -15,6 +15,7 @@ from rl.architecture import read_architecture
 from rl.lora import target_widths
 from rl.pace import Round
 from rl.workload import Demand
+from rollouts.model_config import sharing_fault
 from rollouts.placement import Inline
 from rollouts.process import cpu_compiler
 from rollouts.prompts import Renderer
@@ -75,9 +76,17 @@ def demand_of(
     `processes` train, a device each; with engines in workers of their own it is an `Apart`.
 
     Raises:
-        ValueError: The architecture is unknown, or has none of the layers that LoRA would adapt.
+        ValueError: The architecture is unknown, or has none of the layers that LoRA would adapt; or
+            so many processes cannot share an engine of it.
     """
     train, policy = config.train, config.policy
+    several = config.engine.tensor_parallel
+    if processes % several:
+        raise ValueError(
+            f"engine.tensor_parallel {several} does not divide {processes}, the number of processes"
+        )
+    if several > 1 and (fault := sharing_fault(values, several)):
+        raise ValueError(fault)
     shards = processes if policy.fsdp else 1
     compiler = bool(gpu_bytes) or bool(cpu_compiler(os.environ))
     demand = Demand(
@@ -91,7 +100,7 @@ def demand_of(
         group_size=train.group_size,
         reference=config.loss.kl_coefficient > 0,
         engine_tokens=engine_tokens,
-        requests=_share(most_requests(config), processes),
+        requests=_share(most_requests(config), processes // several),
         compiled=policy.compile and shards == 1 and compiler,
         native=gpu_bytes is None
         and policy.dtype == "bfloat16"

@@ -18,10 +18,9 @@ from recipes.config import RunConfig
 from recipes.demand import assumed_lengths, demand_of, engine_tokens
 from recipes.devices import GIB, GPUS, Device, cpu_speed
 from recipes.host_memory import free_memory
-from rl.engine_memory import least_engine_bytes
+from rl.engine_memory import least_engine_bytes, weight_bytes
 from rl.memory import peak
 from rl.workload import Demand
-from rollouts.device_memory import ITEM_BYTES
 from rollouts.model_config import read_model_config
 from rollouts.process import uses_gpu
 
@@ -68,11 +67,11 @@ def fault(demand: Demand, device: Device) -> str:
 def _lacking(demand: Demand) -> str:
     """What this version would need to spread a model over GPUs that no setting brings onto them."""
     largest = max(device.memory for device in GPUS.values())
-    weights = demand.arch.parameters * ITEM_BYTES[demand.engine.dtype]
     if least_engine_bytes(demand) > largest:
         return (
-            f"the engine needs all {weights / GIB:,.0f} GiB of weights on each GPU, for this "
-            "version has none that spans several (tensor parallelism): no setting makes it fit"
+            f"the engine needs {weight_bytes(demand) / GIB:,.0f} GiB of weights on each GPU, with "
+            f"engine.tensor_parallel {demand.engine.tensor_parallel} (the GPUs of one machine at "
+            "most): no setting makes it fit"
         )
     if peak(phases_of(demand))[0] == "gate":
         return (

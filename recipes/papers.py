@@ -23,8 +23,9 @@ from rollouts.tasks.dataset import Competition, Dataset
 
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 """The system message that Qwen2.5-Math was tuned with."""
-NO_TENSOR_PARALLEL = (
-    "an engine that spans several GPUs: each has the whole model here, and the gate a float32 copy"
+TOO_LARGE = (
+    "an engine that spans several machines: it spans the GPUs of one here, and each GPU has the gate's "
+    "float32 copy of the whole model"
 )
 
 WHOLE_LAYERS = (
@@ -184,7 +185,7 @@ PAPER_FACTS = {
         "v2; v1 has 71.0 and 73.3), on the paper's data and not on Countdown",
         ours="optimizer, clipping of gradients, no warm-up, clip 10 (R1's first RL stage's), mean "
         "by completion, what happens to cut-off completions, data",
-        missing=f"{NO_TENSOR_PARALLEL}; {WHOLE_LAYERS}",
+        missing=f"{TOO_LARGE}; {WHOLE_LAYERS}",
     ),
     "dapo": PresetFacts(
         about="DAPO (arXiv 2503.14476): Qwen2.5-32B on DAPO-Math-17k",

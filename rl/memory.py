@@ -2,18 +2,17 @@
 
 On a CPU all parts live in one process, so the peak is that of the largest phase. On a GPU the
 engine holds its share while it samples and sleeps while the trainer loads, compares and updates.
-Of several GPUs it is what each holds: an engine with the whole model, and with FSDP a share of the
-trainer's states. The peak is that of full micro-batches; the constants at the top are measured on
+Of several GPUs it is what each holds: an engine with the whole model, or its part of one that it
+shares, and with FSDP a share of the trainer's states. The peak is that of full micro-batches; the constants at the top are measured on
 CPUs (LOG.md), those of GPUs are not.
 
 Names: N parameters, V vocabulary, H hidden size.
 """
 
 from rl.activations import activation_bytes, head_bytes, probability_bytes
-from rl.engine_memory import ENGINE_BUFFERS, Parts, engine_parts
+from rl.engine_memory import ENGINE_BUFFERS, Parts, engine_parts, weight_bytes
 from rl.sharing import NUM_COMPLETIONS
 from rl.workload import Demand
-from rollouts.device_memory import ITEM_BYTES
 
 MB = 10**6
 LIBRARIES = 800 * MB
@@ -93,10 +92,9 @@ def host_bytes(demand: Demand) -> int:
     if demand.gpu_bytes is None:
         return 0
     whole = demand.arch.parameters
-    asleep = whole * ITEM_BYTES[demand.engine.dtype]
     trained = demand.adapter_parameters or whole
     states = 16 * trained // demand.shards if demand.optimizer.offload else 0
-    return LIBRARIES + max(4 * whole, asleep + states)
+    return LIBRARIES + max(4 * whole, weight_bytes(demand) + states)
 
 
 def update_parts(demand: Demand) -> Parts:
@@ -144,7 +142,7 @@ def _on_gpu(demand: Demand, phase: str) -> Parts:
     if phase in ("gate", "update"):
         return {"engine asleep": ENGINE_ASLEEP}
     if phase == "publish":
-        return {"engine weights": demand.arch.parameters * demand.itemsize + ENGINE_BUFFERS}
+        return {"engine weights": weight_bytes(demand) + ENGINE_BUFFERS}
     return {"engine": int(demand.engine.gpu_memory_frac * demand.gpu_bytes)}
 
 

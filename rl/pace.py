@@ -2,7 +2,8 @@
 
 Counted are the products of the layers' matrices at unique tokens (a prompt once a group), those of
 attention and of the head, and the bytes that move in decoding, in the optimizer's step and in a
-publish. Of several GPUs it is one's share; their traffic, scoring and evaluation are left out.
+publish. Of several GPUs it is one's share, also of an engine that they share; their traffic, scoring
+and evaluation are left out.
 
 Names: N parameters.
 """
@@ -97,15 +98,16 @@ def _update_s(demand: Demand, work: Round, speed: Speed) -> float:
 def _sample_s(demand: Demand, work: Round, speed: Speed) -> float:
     """Steps read the weights and the caches; every token is multiplied with all that it meets."""
     arch, lengths = demand.arch, demand.lengths
-    sequences = work.groups * demand.group_size
+    several = demand.engine.tensor_parallel  # which sample their shares together
+    sequences = several * work.groups * demand.group_size
     concurrent = min(demand.concurrent, sequences)
     if demand.gpu_bytes is not None:  # as many as find room at their mean length
         fit = cached_tokens(demand) // (lengths.prompt + lengths.mean)
         concurrent = max(1, min(concurrent, fit))
     sampled = sampled_tokens(demand, work)
-    steps = max(lengths.longest, sampled / concurrent)
+    steps = max(lengths.longest, several * sampled / concurrent)
     met = arch.computed + arch.embedding
-    read = min(arch.parameters, met * concurrent) * demand.itemsize
+    read = min(arch.parameters, met * concurrent) * demand.itemsize / several
     cached = kv_pool_bytes(arch, demand.itemsize, max_tokens=1, concurrent=0) / 128
     moved = steps * read + sampled * (lengths.prompt + lengths.mean / 2) * cached
     flops = 2.0 * met * sampled + 2.0 * arch.computed * work.groups * lengths.prompt

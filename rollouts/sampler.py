@@ -30,7 +30,7 @@ class EngineConfig:
     proof_parts: int = 16
     """Each publish proves one part of this many, all of it at first and after a resume."""
     tensor_parallel: int = 1
-    """Processes, one after another on a machine, that share an engine: each holds so small a part of its weights and KV cache."""
+    """Processes of a machine that share an engine, each with its part of the weights and KV cache."""
 
 
 class Sampler(Protocol):

@@ -117,6 +117,36 @@ def test_settings_and_data_are_refused_before_a_model_is_looked_for(run):
     )
 
 
+def test_an_engine_that_these_processes_cannot_share_is_refused(
+    run, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def line(size: str, *words: str) -> str:
+        return refused(run, *fields(tiny_model, engine_tensor_parallel=size), *words)
+
+    assert line("0") == "engine.tensor_parallel is 0: use 1 or more"
+    assert line("2") == (
+        "engine.tensor_parallel is 2, but one process runs: start torchrun --nproc-per-node 2 -m "
+        "recipes.NAME"
+    )
+    assert line("2", "rollouts:ray") == (
+        "engine.tensor_parallel is 2, but an engine of rollouts:ray is one process: leave one of "
+        "them out"
+    )
+    assert line("2", "--policy.lora.rank", "4") == (
+        "engine.tensor_parallel is 2 and policy.lora.rank 4: adapters cannot be published to an "
+        "engine that several processes share; leave one of them out"
+    )
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert line("3") == (
+        "engine.tensor_parallel is 3, but 4 processes run on this machine: use a number that "
+        "divides theirs"
+    )
+    assert line("4") == (
+        f"model {str(tiny_model)!r}: its num_attention_heads is 2, which engine.tensor_parallel 4 "
+        "does not divide"
+    )
+
+
 def test_a_model_that_cannot_be_had_is_one_line(run, monkeypatch: pytest.MonkeyPatch):
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     line = refused(run, *fields("Qwen/Qwen2.5-0.5"))

@@ -300,6 +300,9 @@ def test_what_needs_no_model_is_refused_before_one_is_looked_for(run):
     assert refused(run, "no-one/no-model", "--benchmarks", "gsm8").startswith(
         "unknown benchmark 'gsm8'; did you mean 'gsm8k'?"
     )
+    assert refused(run, *absent, "--engine.tensor-parallel", 2) == (
+        "--engine.tensor-parallel is 2, but this command samples in one process: leave it out"
+    )
     assert "--num-samples is 0: use 1 or more" in refused(run, *absent, "--num-samples", 0)
     assert "--top-p is 1.5: use more than 0" in refused(run, *absent, "--top-p", 1.5)
     assert "unknown field --num-sample; did you mean --num-samples?" in refused(

@@ -27,6 +27,9 @@ def plan(name: str) -> Plan:
     return planned([name, *(["--device", "8GiB"] if FACTS[name].device == "cpu" else [])])
 
 
+SHARED = ("--engine.tensor-parallel", "2")
+
+
 def test_every_run_of_its_own_has_facts():
     assert set(FACTS) == set(R1_ZERO_PRESETS)
 
@@ -39,7 +42,7 @@ def test_the_planner_accepts_a_preset_on_its_hardware_or_says_what_is_missing(na
         return
     assert name == "r1_zero"  # the only one
     assert found.verdict == "too large"
-    assert "this version has none that spans several (tensor parallelism)" in found.line
+    assert "the engine needs 1,250 GiB of weights on each GPU" in found.line
     assert "spans several" in facts.missing
     gathered = found.memory["update"]["gathered"] / 2**30
     assert f"a whole layer, {gathered:.0f} GiB with" in facts.missing
@@ -55,6 +58,21 @@ def test_a_sequence_fits_the_model_and_a_micro_batch(name: str):
         assert config.prompts.max_prompt_tokens + limit <= config.policy.micro_batch_tokens
         # Evaluations on the way are cut off no earlier than training.
         assert config.validation.max_tokens == config.test.max_tokens >= min(limit, 32_768)
+
+
+def test_gpus_that_share_an_engine_each_hold_a_part_of_it():
+    """7,615,616,512 weights of 2 bytes in two parts, and what vLLM needs beside them."""
+    alone, found = (planned(["qwen2.5-7b", *more]) for more in ((), SHARED))
+    assert alone.memory["publish"]["engine weights"] == 2 * 7_615_616_512 + 1_500_000_000
+    assert found.memory["publish"]["engine weights"] == 7_615_616_512 + 1_500_000_000
+    assert found.memory["gate"] == alone.memory["gate"]
+    assert (found.demand.requests, alone.demand.requests) == (512, 256)  # 128 x 16, by 4 and by 8
+    with pytest.raises(
+        ValueError, match=r"engine\.tensor_parallel 3 does not divide 8, the number"
+    ):
+        planned(["qwen2.5-7b", "--engine.tensor-parallel", "3"])
+    with pytest.raises(ValueError, match=r"num_attention_heads is 28, which engine\.tensor_par"):
+        planned(["qwen2.5-7b", "--engine.tensor-parallel", "8"])
 
 
 def test_eight_gpus_share_states_but_each_has_an_engine():

@@ -102,7 +102,7 @@ def test_the_planner_accepts_a_pipeline_or_says_what_is_missing(name: str):
         return
     assert name in ("paper", "qwen2.5-32b")
     assert plan.verdict == "too large"
-    assert "tensor parallelism" in plan.line or "starts the processes of one" in plan.line
+    assert "engine.tensor_parallel" in plan.line or "starts the processes of one" in plan.line
     assert "recipes.r1 starts the processes of one" in facts.missing
 
 
