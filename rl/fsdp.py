@@ -6,7 +6,9 @@ cast of the masters, as in one process. What is sharded, and how, is the tensor'
 the functions below turn a shard into the whole and back.
 """
 
-from collections.abc import Callable
+import copy
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -20,8 +22,11 @@ from torch.distributed.fsdp import (
     fully_shard,
 )
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers import AutoModelForCausalLM
 
+from rl.forward import plain_attention
 from rl.ranks import Ranks
+from rl.sharing import few_layers
 
 
 class Root(nn.Module):
@@ -65,6 +70,70 @@ def shard(
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
     return root
+
+
+@torch.no_grad()
+def float32_shards(model: nn.Module, dtype: torch.dtype, ranks: Ranks) -> nn.Module:
+    """The bytes that a sharded model computes with, in float32, by transformers alone, sharded alike.
+
+    All processes compute with it together, the same input each. Nothing is gathered to make it.
+    """
+    exact = _filled_later(skeleton(model, torch.float32), torch.device("cpu"))
+    mesh = init_device_mesh(ranks.device.type, (ranks.count,))
+    for layer in exact.get_decoder().layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(exact, mesh=mesh, reshard_after_forward=True)
+    held = _held(model)
+    for name, tensor in _held(exact).items():
+        local(tensor).copy_(_computing(local(held[name]), held[name], dtype))
+    return exact.to(ranks.device)
+
+
+@torch.no_grad()
+def few_whole_layers(
+    model: nn.Module, dtype: torch.dtype, device: torch.device
+) -> tuple[nn.Module, dict[str, str]]:
+    """As `rl.sharing.few_layers` of a float32 copy of a sharded model; only those are gathered."""
+    few, names = few_layers(skeleton(model, torch.float32))
+    few, held = _filled_later(few, device), _held(model)
+    for name, tensor in _held(few).items():
+        part = re.fullmatch(r"(.*?)(layers\.\d+)(\..*)", name)
+        source = held[part[1] + names[part[2]] + part[3] if part else name]
+        mine = _computing(local(source), source, dtype)
+        tensor.copy_(gathered(mine, source))
+    return few, names
+
+
+def skeleton(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A model of the same configuration, without memory."""
+    with torch.device("meta"):
+        made = AutoModelForCausalLM.from_config(copy.deepcopy(model.config), dtype=dtype)
+    made.generation_config = model.generation_config
+    return made
+
+
+def whole_state(state: Mapping[str, Tensor], dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """Name and value of each tensor as it computes, gathered when its turn comes; all ask for it."""
+    for name, tensor in state.items():
+        yield name, gathered(_computing(local(tensor), tensor, dtype), tensor)
+
+
+def _filled_later(model: nn.Module, device: torch.device) -> nn.Module:
+    """A model without memory with some, whose values are nothing; what was tied is tied."""
+    model = model.to_empty(device=device)
+    model.tie_weights()
+    model.set_attn_implementation(plain_attention(model))
+    return model.eval()
+
+
+def _held(model: nn.Module) -> dict[str, Tensor]:
+    """All that a model computes with, buffers that no checkpoint holds too."""
+    return {**dict(model.named_buffers()), **model.state_dict()}
+
+
+def _computing(part: Tensor, whole: Tensor, dtype: torch.dtype) -> Tensor:
+    """A parameter's part as it computes; buffers compute as they are."""
+    return part.to(dtype) if is_sharded(whole) else part
 
 
 def is_sharded(tensor: Tensor) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rl.packing import Batch
 from rl.policy import Policy
-from rl.sharing import sharing_fault
+from rl.sharing import layers_fault
 
 MIN_TOKENS = 512
 FLOOR = 1e-4
@@ -122,7 +122,7 @@ def compare_logprobs(
     """
     exact = policy.float32_copy()
     for batch in filter(None, (drawn.sampled, drawn.long)):
-        reason = sharing_fault(exact, batch) if policy.packed else None
+        reason = layers_fault(*policy.few_layers(exact), batch) if policy.packed else None
         if reason:
             policy.unpack(reason)
     report = compare_batch(policy, exact, drawn.sampled, temperature)

@@ -179,11 +179,13 @@ def _moved_bytes(demand: Demand) -> int:
 
 
 def _gate_bytes(demand: Demand) -> int:
-    """A float32 copy made of a copy; a few of its layers with two sets of gradients; their logits."""
+    """A float32 copy, sharded as the model is; a few of its layers with two sets of gradients; their logits."""
     arch = demand.arch
-    copies = 4 * arch.parameters
-    # A copy of a copy, or what is gathered of a sharded model, tensor by tensor.
-    copies += demand.itemsize * (arch.parameters if demand.shards == 1 else arch.embedding)
+    if demand.shards == 1:  # a copy of a copy
+        copies = (4 + demand.itemsize) * arch.parameters
+    else:  # shards, and what is gathered of them: embedding and head, a layer, and the next
+        roots = arch.embedding * (1 if arch.tied else 2)
+        copies = 4 * (arch.parameters // demand.shards + roots + 2 * arch.largest_layer)
     kinds = 2 if arch.sparse_layers else 1
     few = arch.embedding * (1 if arch.tied else 2) + kinds * arch.largest_layer
     tokens = min(GATE_TOKENS, demand.lengths.mean)

@@ -18,7 +18,17 @@ from rl.attention import NAME as PACKED
 from rl.compiling import compile_layers, compiled_layers, uncompile_layers
 from rl.dealing import computed, dealt, parts_of
 from rl.forward import known_fault, plain_attention, row_hidden, single_hidden
-from rl.fsdp import assign, gathered, is_sharded, local, part_of, shard
+from rl.fsdp import (
+    assign,
+    few_whole_layers,
+    float32_shards,
+    is_sharded,
+    local,
+    part_of,
+    shard,
+    skeleton,
+    whole_state,
+)
 from rl.linear import use_native_linear, use_plain_linear
 from rl.logprobs import sampled_logprobs
 from rl.lora import (
@@ -34,6 +44,7 @@ from rl.packing import Batch
 from rl.publish import CheckpointWeights, check_same_buffers
 from rl.ranks import ALONE, Ranks
 from rl.rows import make_row
+from rl.sharing import few_layers
 from rollouts.adapters import AdapterShape
 
 logger = logging.getLogger(__name__)
@@ -231,8 +242,7 @@ class Policy:
 
     def weights(self) -> Mapping[str, Tensor]:
         """Weights in checkpoint format (`CheckpointWeights`); with LoRA those of the base."""
-        tied = set(getattr(self.model, "all_tied_weights_keys", None) or ())
-        state = {n: t for n, t in base_state(self.model).items() if n not in tied}
+        state = self._untied_state()
         if self.sharded:  # gathered in the compute dtype
             state = {n: t.to(self.dtype) if is_sharded(t) else t for n, t in state.items()}
         return CheckpointWeights(self.model, state)
@@ -242,31 +252,31 @@ class Policy:
         model, state = self.model, None
         if self.adapter:
             state = merged_state(self.model)
-        elif self.sharded:
-            model = self.float32_copy()
-            for param in model.parameters():
-                param.data = param.data.to(self.dtype)
+        elif self.sharded:  # gathered one by one, and kept by the process that writes
+            model = skeleton(self.model, self.dtype)
+            whole = whole_state(self._untied_state(), self.dtype)
+            state = {name: tensor.cpu() for name, tensor in whole if folder}
         if folder:
             model.save_pretrained(folder, state_dict=state)
 
     def float32_copy(self) -> nn.Module:
-        """The bytes that compute in float32, whole, by transformers alone, without anything of ours."""
+        """The bytes that compute in float32, by transformers alone; sharded as the model is."""
         if self.sharded:
-            config = copy.deepcopy(self.model.config)
-            exact = AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(self.device)
-            own = exact.state_dict()
-            for name, tensor in self._whole_state():  # one at a time: two copies would not fit
-                own[name].copy_(tensor)
-        else:
-            exact = copy.deepcopy(self.model).float()
-            use_plain_linear(exact)
+            return float32_shards(self.model, self.dtype, self.ranks)
+        exact = copy.deepcopy(self.model).float()
+        use_plain_linear(exact)
         exact.set_attn_implementation(plain_attention(exact))
         return exact.eval()
 
-    def _whole_state(self) -> Iterator[tuple[str, Tensor]]:
-        """Name and value of each tensor in the compute dtype, made when its turn comes."""
-        for name, t in base_state(self.model).items():
-            yield name, gathered(local(t).to(self.dtype), t) if is_sharded(t) else t
+    def few_layers(self, exact: nn.Module) -> tuple[nn.Module, dict[str, str]]:
+        """`rl.sharing.few_layers` of a float32 copy, whole where that is sharded."""
+        if self.sharded:
+            return few_whole_layers(self.model, self.dtype, self.device)
+        return few_layers(exact)
+
+    def _untied_state(self) -> dict[str, Tensor]:
+        tied = set(getattr(self.model, "all_tied_weights_keys", None) or ())
+        return {n: t for n, t in base_state(self.model).items() if n not in tied}
 
     def _trained(self) -> dict[str, nn.Parameter]:
         return {n: p for n, p in self.model.named_parameters() if p.requires_grad}

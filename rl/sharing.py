@@ -38,8 +38,12 @@ def sharing_fault(model: nn.Module, batch: Batch) -> str | None:
         batch: Real prompts with completions of unequal length, one of them longer than the
             smallest sliding window where there is one.
     """
-    few, names = few_layers(model)
-    batches = [part.to(model.device) for part in crossed(batch)]
+    return layers_fault(*few_layers(model), batch)
+
+
+def layers_fault(few: nn.Module, names: dict[str, str], batch: Batch) -> str | None:
+    """As `sharing_fault`, of what `few_layers` gave; that changes."""
+    batches = [part.to(few.device) for part in crossed(batch)]
     expected = [_outputs(few, names, partial(_alone, few, part)) for part in batches]
     wanted = _gradients(few, _alone, batches)
     few.set_attn_implementation(PACKED)

@@ -4,6 +4,7 @@ Ray starts `python ending.py ARGUMENTS` in the place of `python ARGUMENTS`. Stan
 since it stays beside the worker for as long as that lives.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -14,7 +15,6 @@ from pathlib import Path
 ENDINGS = "GROUPWISE_ENDINGS"
 """The variable that names the file for one line a process."""
 PR_SET_PDEATHSIG = 1
-PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def line_of(host: str, pid: int) -> str:
@@ -44,25 +44,45 @@ def told(status: int, peak_kib: int) -> str:
 
 
 def main() -> None:
-    """Be the parent of what Ray wanted to start."""
+    """Be the parent of the parent of what Ray wanted to start.
+
+    When a worker is gone Ray kills the process group that it started. Who waits is in a session of
+    its own, so that it can write its line first; the process between ends with it.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as it may be, nobody could be waited for
+    waiting = os.fork()
+    if not waiting:
+        os.setsid()
+        _end_with_parent(signal.SIGTERM)
+        _watch()
+    _, status = os.waitpid(waiting, 0)
+    sys.exit(os.waitstatus_to_exitcode(status))
+
+
+def _watch() -> None:
+    """Start the worker, wait for it, write how it ended, and end alike."""
     began = time.monotonic()
     pid = os.fork()
     if not pid:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        _end_with_parent(signal.SIGKILL)
         os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-    for number in PASSED_ON:
-        signal.signal(number, lambda number, _: os.kill(pid, number))
+
+    def end(*_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.kill(pid, signal.SIGKILL)
+
+    signal.signal(signal.SIGTERM, end)
     _, status, used = os.wait4(pid, 0)
     words = f"{told(status, used.ru_maxrss)}, after {time.monotonic() - began:.0f} s"
     moment = time.strftime("%Y-%m-%d %H:%M:%S")
     with open(os.environ[ENDINGS], "a") as file:
         file.write(f"{moment} {line_of(os.uname().nodename, pid)}{words}\n")
-    code = os.waitstatus_to_exitcode(status)
-    if code < 0:
-        if -code in PASSED_ON:
-            signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    sys.exit(code)
+    os._exit(os.waitstatus_to_exitcode(status) % 256)
+
+
+def _end_with_parent(number: int) -> None:
+    """Get a signal when the parent is gone."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
 
 
 if __name__ == "__main__":

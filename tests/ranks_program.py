@@ -17,6 +17,7 @@ import torch
 
 from rewards.problem import Problem, Response, Score, Verdict
 from rl.checkpoint import RunState, load_checkpoint, save_checkpoint
+from rl.fsdp import gathered, local
 from rl.lora import LoraSettings
 from rl.objective import LossConfig
 from rl.optimizer import OptimizerConfig
@@ -159,11 +160,19 @@ def trained(folder: Path, case: Case, ranks: Ranks) -> dict[str, Any]:
 
 
 def outcome(model: Policy) -> dict[str, Any]:
+    exact = model.float32_copy()
+    few, names = model.few_layers(exact)
     return {
         "state": {name: t.clone() for name, t in model.optimizer.state().items()},
         "published": {name: t.detach().clone() for name, t in model.published().items()},
-        "exact": {n: t.clone() for n, t in model.float32_copy().state_dict().items()},
+        "exact": {n: whole(t).clone() for n, t in exact.state_dict().items()},
+        "few": {n: t.clone() for n, t in few.state_dict().items()},
+        "names": names,
     }
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    return gathered(local(tensor), tensor)
 
 
 def make_policy(folder: Path, case: Case, ranks: Ranks) -> Policy:
