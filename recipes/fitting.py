@@ -73,11 +73,6 @@ def _lacking(demand: Demand) -> str:
             f"engine.tensor_parallel {demand.engine.tensor_parallel} (the GPUs of one machine at "
             "most): no setting makes it fit"
         )
-    if peak(phases_of(demand))[0] == "gate":
-        return (
-            "the gate makes a float32 copy of the whole model on each GPU, and this version cannot "
-            "spread it: no setting makes it fit"
-        )
     return "no setting makes it fit"
 
 

@@ -23,10 +23,7 @@ from rollouts.tasks.dataset import Competition, Dataset
 
 BOXED = "Please reason step by step, and put your final answer within \\boxed{}."
 """The system message that Qwen2.5-Math was tuned with."""
-TOO_LARGE = (
-    "an engine that spans several machines: it spans the GPUs of one here, and each GPU has the gate's "
-    "float32 copy of the whole model"
-)
+TOO_LARGE = "an engine that spans several machines: it spans the GPUs of one here"
 
 WHOLE_LAYERS = (
     "experts spread over GPUs: FSDP gathers a whole layer, 96 GiB with the next and the gradients"
@@ -190,8 +187,8 @@ PAPER_FACTS = {
     "dapo": PresetFacts(
         about="DAPO (arXiv 2503.14476): Qwen2.5-32B on DAPO-Math-17k",
         device="4x8xb200",
-        hardware="4 nodes of 8 B200 with 192 GB, and 2 TB of memory on each; the paper's 128 H20 "
-        "with 96 GB are too small for the gate's float32 copy",
+        hardware="4 nodes of 8 B200 with 192 GB, and 2 TB of memory on each; on the paper's 128 H20 "
+        "with 96 GB it is tight, by the planner, and takes 396 hours",
         data=_DAPO_DATA,
         licence="Qwen2.5-32B and DAPO-Math-17k: Apache-2.0",
         mean_tokens=5_000,

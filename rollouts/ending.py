@@ -49,7 +49,9 @@ def main() -> None:
     When a worker is gone Ray kills the process group that it started. Who waits is in a session of
     its own, so that it can write its line first; the process between ends with it.
     """
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as it may be, nobody could be waited for
+    signal.signal(
+        signal.SIGCHLD, signal.SIG_DFL
+    )  # ignored, as it may be, nobody could be waited for
     waiting = os.fork()
     if not waiting:
         os.setsid()

@@ -242,13 +242,11 @@ def test_sharded_states_are_offered_no_other_precision(capsys: pytest.CaptureFix
     assert "--optimizer" not in err  # what `policy.fsdp` refuses
 
 
-def test_the_gates_copy_is_named_where_nothing_else_is_in_the_way(
-    capsys: pytest.CaptureFixture[str],
-):
-    code, _, err = told(capsys, "--plan dapo --device 16x8xh20")
-    assert code == 2
-    assert "(phase: gate)" in err
-    assert "as it is on b200 128 times" in err
+def test_dapo_is_tight_on_the_papers_own_gpus(capsys: pytest.CaptureFixture[str]):
+    code, out, err = told(capsys, "--plan dapo --device 16x8xh20")
+    assert code == 0
+    assert "16x8xh20 has 95.6 GiB each: tight" in out
+    assert "as it is on h200 128 times" in err
 
 
 def test_what_a_preset_states_is_shown_and_assumed(capsys: pytest.CaptureFixture[str]):

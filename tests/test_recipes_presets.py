@@ -82,7 +82,11 @@ def test_eight_gpus_share_states_but_each_has_an_engine():
     assert (update["masters"], update["moments"]) == (4 * count // 8, 8 * count // 8)
     assert update["reference"] == 2 * count // 8
     assert found.memory["publish"]["engine weights"] > 2 * count
-    assert found.memory["gate"]["float32 copies"] > 4 * count  # whole on each
+    # A shard in float32, embedding and head and two layers whole; three of embedding, head, layer.
+    roots, layer = 2 * 152_064 * 3_584, 233_057_792
+    copies = 4 * (count // 8 + roots + 2 * layer) + 12 * (roots + layer)
+    logits = 2 * 2 * 4 * 64 * 152_064 * 4
+    assert found.memory["gate"]["float32 copies"] == copies + logits
     assert found.work.groups == 128 // 8
 
 
