@@ -62,6 +62,7 @@ FREE_FIELDS = (
     "rollouts.address",
     "rollouts.num_workers",
     "rollouts.silence_s",
+    "rollouts.publish_s",
     "rollouts.start_s",
     "rollouts.max_failures",
     "preference.judge.url_variable",

@@ -108,10 +108,10 @@ class Crew:
         """Ask every worker that is ready, and wait until all have done it; gives one's answer."""
         with self.lock:
             asked = [(remote, ask(remote)) for remote in self.ready()]
-        answer = None
+        answer, end = None, time.monotonic() + self.members[0].placement.publish_s
         for remote, call in asked:
             try:
-                answer = remote.get(call)
+                answer = remote.get(call, max(end - time.monotonic(), 0.1))
                 remote.version = self.version
             except DEATHS as error:
                 with self.lock:
@@ -126,6 +126,8 @@ class Crew:
         with self.lock:
             if not self.is_ready(remote):
                 return []
+            if isinstance(error, GetTimeoutError | EngineError):  # not dead, but of no use
+                remote.kill()
             requests = remote.release()
             remote.failures += 1
             remote.version = -1
@@ -177,7 +179,7 @@ class Crew:
         except DEATHS as error:
             self.bury(remote, error)
             return
-        except ValueError as error:  # its machine is gone, or another one has another model
+        except ValueError as error:  # it is on a machine with another model or other packages
             logger.warning("given up: %s", error)
             self._give_up(remote, str(error))
             return
@@ -207,14 +209,14 @@ class Crew:
         remote.find()
         self._load(remote)
         if self._base is not None:
-            remote.get(remote.actor.prove_base.remote(self._base))
+            remote.get(remote.actor.prove_base.remote(self._base), remote.placement.publish_s)
         self._catch_up(remote)
 
     def _catch_up(self, remote: Remote) -> None:
         """Give a worker that comes back the weights that the others have."""
         if self._weights is not None:
             weights, version = self._weights
-            remote.get(remote.actor.publish.remote(weights, version))
+            remote.get(remote.actor.publish.remote(weights, version), remote.placement.publish_s)
             remote.version = version
 
     def _load(self, remote: Remote) -> Facts:

@@ -22,6 +22,8 @@ class Ray:
     """GPUs of each worker, where there are any."""
     silence_s: float = 60.0
     """A worker that says nothing for so long while it samples is killed and started again."""
+    publish_s: float = 300.0
+    """A worker that has not taken new weights after so long is killed and started again."""
     start_s: float = 600.0
     """A worker that is not ready after so long is killed and started again."""
     max_failures: int = 3
@@ -34,8 +36,10 @@ class Ray:
             raise ValueError(
                 f"rollouts.cores is {self.cores} and gpus {self.gpus}; neither can be below 0"
             )
-        if min(self.silence_s, self.start_s) <= 0 or self.max_failures < 1:
-            raise ValueError("rollouts.silence_s, start_s and max_failures must be above 0")
+        if min(self.silence_s, self.publish_s, self.start_s) <= 0 or self.max_failures < 1:
+            raise ValueError(
+                "rollouts.silence_s, publish_s, start_s and max_failures must be above 0"
+            )
 
 
 Placement = Inline | Ray

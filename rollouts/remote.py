@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, GetTimeoutError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rollouts import ending
@@ -69,7 +69,7 @@ class Remote:
     def find(self) -> None:
         """Wait until Ray has placed it, for the first time or again, in a new process.
 
-        Raises ValueError if there is no room.
+        Raises ValueError if there is no room at first, GetTimeoutError if it does not come back.
         """
         end = time.monotonic() + PLACE_S
         while True:
@@ -82,6 +82,9 @@ class Remote:
                 self.kill()  # it was out of reach, not dead: what it holds is nobody's now
                 time.sleep(RETRY_S)
             except (ActorUnavailableError, GetTimeoutError) as error:
+                if left <= 0 and self.place is not None:
+                    ray.kill(self.actor, no_restart=False)  # it may be there, and stopped
+                    raise GetTimeoutError(f"worker {self.number} does not come back") from error
                 if left <= 0:
                     raise ValueError(
                         f"Ray has not placed worker {self.number} in {PLACE_S:.0f} s; free are "
@@ -131,9 +134,9 @@ class Remote:
         """Whether it was asked and has said nothing for too long."""
         return self.call is not None and time.monotonic() - self.since > self.placement.silence_s
 
-    def get(self, call: Any) -> Any:
+    def get(self, call: Any, patience_s: float) -> Any:
         """A call's answer. Raises RayActorError if the worker died, GetTimeoutError if it hangs."""
-        return ray.get(call, timeout=self.placement.start_s)
+        return ray.get(call, timeout=patience_s)
 
     def release(self) -> list[Request]:
         """Take back what it holds; what it says of that is not listened to."""
@@ -156,7 +159,8 @@ class Remote:
                 os.kill(pid, signal.SIGKILL)
             return
         there = NodeAffinitySchedulingStrategy(node, soft=False)
-        ray.get(_kill.options(scheduling_strategy=there, num_cpus=0).remote(pid), timeout=PLACE_S)
+        with contextlib.suppress(RayError):  # the machine may be gone
+            _kill.options(scheduling_strategy=there, num_cpus=0).remote(pid)
 
     def death(self, error: Exception) -> str:
         """Who died of what, for the log: signal or memory as far as they are known."""

@@ -259,9 +259,7 @@ class Workers:
         """What a worker finished; if it died, what it had is dealt out again."""
         try:
             return remote.answer()
-        except (*DEATHS, EngineError) as error:
-            if isinstance(error, EngineError):
-                remote.kill()  # its engine is dead, or broke its contract
+        except (*DEATHS, EngineError) as error:  # an engine may be dead, or break its contract
             requests = self.crew.bury(remote, error)
             with self._lock:
                 self._again(requests)

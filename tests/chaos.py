@@ -36,6 +36,8 @@ RAY = [
     "2",
     "--rollouts.silence-s",
     "6",
+    "--rollouts.publish-s",
+    "8",
     "--rollouts.max-failures",
     "20",
 ]

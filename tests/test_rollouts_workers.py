@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -11,6 +12,7 @@ import pytest
 import ray
 
 from rollouts.engine import Engine
+from rollouts.exchange import EngineError
 from rollouts.placement import Ray
 from rollouts.rollout import Completion, Request, Sampling
 from rollouts.sampler import EngineConfig
@@ -26,7 +28,7 @@ def workers(tiny_model: Path, tmp_path_factory):
     made = open_workers(
         tiny_model,
         CONFIG,
-        Ray(num_workers=2, silence_s=8),
+        Ray(num_workers=2, silence_s=8, publish_s=8),
         max_tokens=128,
         num_requests=NUM_REQUESTS,
         logs=tmp_path_factory.mktemp("workers"),
@@ -121,6 +123,19 @@ def test_a_worker_that_dies_loses_nothing(
     assert len(by_id(workers.sample(make_requests("c")))) == NUM_REQUESTS
 
 
+def test_a_worker_that_is_stopped_takes_no_weights_and_is_started_again(
+    workers: Workers, read_weights
+):
+    victim = pids(workers)[0]
+    os.kill(victim, signal.SIGSTOP)
+    began = time.monotonic()
+    workers.publish(read_weights(workers.crew.members[0].spec.model), 5)
+    assert 8 <= time.monotonic() - began < 20
+    wait_for_all(workers)
+    assert pids(workers)[0] != victim
+    assert [remote.version for remote in workers.crew.members] == [5, 5]
+
+
 def test_weights_arrive_in_flight(workers: Workers, read_weights):
     weights = read_weights(workers.crew.members[0].spec.model)
     workers.publish(weights, 10)
@@ -162,3 +177,18 @@ def test_more_workers_than_room_is_refused(workers: Workers, tiny_model: Path, t
             num_requests=4,
             logs=tmp_path,
         )
+
+
+def test_when_all_are_dead_it_ends_with_what_each_died_of(workers: Workers):
+    for remote in workers.crew.members:
+        remote.placement = replace(remote.placement, max_failures=1)
+    killed = pids(workers)
+    with pytest.raises(EngineError) as caught:
+        for number, _ in enumerate(workers.sample(make_requests("z", max_tokens=100))):
+            for pid in killed if number == 0 else ():
+                os.kill(pid, signal.SIGKILL)
+    told = str(caught.value)
+    assert told.startswith("all workers are dead: ")
+    for number, pid in enumerate(killed):
+        host = os.uname().nodename
+        assert f"worker {number}, process {pid} on {host}: killed by SIGKILL" in told
