@@ -24,7 +24,7 @@ from rollouts.tasks.arithmetic import Arithmetic
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = """
-    --train.num-rounds 150 --train.problems-per-round 16 --train.group-size 8
+    --train.num-rounds 24 --train.problems-per-round 48 --train.group-size 8
     --train.updates-per-round 1 --train.max-tokens 0 64 --train.save-every 5
     --task.operations add --task.add-max 14 --no-measured --policy.dtype float32
     --engine.dtype float32 --policy.micro-batch-tokens 2048 --scoring.workers 1

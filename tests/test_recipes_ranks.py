@@ -161,6 +161,7 @@ def shared(tiny_model, place):
     return place / "shared"
 
 
+@pytest.mark.slow
 def test_two_processes_that_share_an_engine_make_the_run_of_one(alone, shared):
     assert token_ids(shared) == token_ids(alone)
     assert_masters_near(shared, alone)

@@ -81,6 +81,7 @@ def test_when_one_is_stopped_the_other_ends_and_says_which(tmp_path, started):
     assert "exitcode  : 75" in (tmp_path / "stderr").read_text()
 
 
+@pytest.mark.slow
 def test_when_the_store_does_not_answer_all_end(tmp_path, started):
     job, pids = started
     os.kill(job.pid, signal.SIGSTOP)  # torchrun holds the store
@@ -106,6 +107,7 @@ def test_when_all_were_stopped_together_they_go_on(started):
     assert all(map(runs, pids))
 
 
+@pytest.mark.slow
 def test_one_that_comes_late_works_long_and_ends_slowly_is_waited_for(tmp_path):
     done = torchrun(PROGRAM, tmp_path, "takes_its_time", GROUPWISE_SILENCE_S=str(SILENCE_S))
     assert done.returncode == 0, done.stderr[-3000:]
