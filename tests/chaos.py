@@ -108,7 +108,7 @@ def disturbed(model: Path, folder: Path, num_faults: int, seed: int) -> Counter[
     hit: Counter[str] = Counter()
     driver, before = begin(model, folder, *RAY), 0
     while driver.poll() is None:
-        time.sleep(draw.uniform(1.0, 8.0))
+        time.sleep(draw.uniform(0.5, 6.5))
         count = len(list((folder / "rollouts").glob("round-*")))
         # Not while it starts: what dies then ends the run, with the reason.
         if kinds and count > before and strike(kinds[-1], driver, draw):
