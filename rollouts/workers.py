@@ -249,9 +249,10 @@ class Workers:
         heapq.heapify(held)
         while self._queue and held and held[0][0] < self._room:
             count, place = held[0]
-            _, key = heapq.heappop(self._queue)
-            if key in self._wanted:
-                given[place].append(self._wanted[key].request)
+            queued, key = heapq.heappop(self._queue)
+            wanted = self._wanted.get(key)
+            if wanted and wanted.place == queued:  # else somebody left, and may have come again
+                given[place].append(wanted.request)
                 heapq.heapreplace(held, (count + 1, place))
         return given
 

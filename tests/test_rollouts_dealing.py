@@ -1,6 +1,7 @@
 """Who samples what: dealing out to simulated workers whose speed depends on length, many callers at once."""
 
 import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -152,3 +153,36 @@ def test_what_ends_the_crew_is_told_to_every_caller():
     for name in "ab":
         with pytest.raises(EngineError, match="of this and that"):
             list(workers.sample(requests(name, 3)))
+
+
+def test_who_leaves_and_comes_again_is_served_once():
+    class Stopping(Watched):
+        """Nothing more is heard of once a completion was handed back, until it is let go on."""
+
+        stopped = False
+
+        def hear(self, patience_s):
+            if self.stopped:
+                time.sleep(0.005)
+                return []
+            return super().hear(patience_s)
+
+    crew, workers = made(num_workers=1, slots=1, room=4, crew_type=Stopping)
+    answer = crew.members[0].answer
+
+    def answer_once():
+        done = answer()
+        crew.stopped = crew.stopped or bool(done)
+        return done
+
+    crew.members[0].answer = answer_once
+    asked = requests("a", 7)
+    sampling = workers.sample(asked)
+    assert next(sampling).request_id == "a/0"
+    sampling.close()
+    crew.members[0].answer, crew.stopped = answer, False
+    crew.given.clear()
+    found = [each.request_id for each in workers.sample(asked[6:])]
+    assert sorted(found) == ["a/6"]
+    given = [key for _, keys in crew.given for key in keys]
+    assert sorted(given) == ["a/6"]
