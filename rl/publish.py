@@ -29,6 +29,7 @@ class CheckpointWeights(Mapping[str, Tensor]):
         self._model, self._state = model, state
         self._held: dict[str, str] = {}  # checkpoint name: the model's
         self._layers: dict[str, list[str]] = {}  # checkpoint name: the model's of its layer
+        self.shapes: dict[str, Tensor] = {}  # checkpoint name: a tensor without data
         head = model.get_output_embeddings().weight
         self._head = next(own for own, param in model.named_parameters() if param is head)
         self._made: tuple[list[str], dict[str, Tensor]] = ([], {})
@@ -39,6 +40,9 @@ class CheckpointWeights(Mapping[str, Tensor]):
                 if id(tensor) in sources:
                     self._held[name] = sources[id(tensor)]
                 self._layers[name] = own
+                self.shapes[name] = tensor
+        if HEAD not in self.shapes:
+            self.shapes[HEAD] = torch.empty_like(state[self._head], device="meta")
 
     def __getitem__(self, name: str) -> Tensor:
         if name == HEAD and name not in self._layers:

@@ -43,12 +43,23 @@ class SharedWorkers:
 
     def publish(self, weights: Mapping[str, Any], version: int) -> Proof:
         """Give every worker the weights, which all processes gather together."""
-        whole, self.version = self._whole(weights), version
-        return self.ranks.from_first(lambda: self._workers.publish(whole, version))
+        self.version = version
+        whole = self._whole(weights, self._sent(weights, version))
+        return self.ranks.from_first(lambda: self._workers.publisher.settle(whole, version))
+
+    def _sent(self, weights: Mapping[str, Any], version: int) -> list[str]:
+        """The names that are still needed, after what goes from device to device has gone."""
+        if not self.ranks.from_first(lambda: self._workers.publisher.sends()):
+            return list(weights)
+        wanted = self._workers.publisher.send(weights, version) if self.ranks.is_first else None
+        if wanted is None:
+            for name in weights:
+                weights[name]  # gathered together with the first, which sends it
+        return self.ranks.from_first(lambda: wanted)
 
     def prove_base(self, weights: Mapping[str, Any]) -> Proof:
         """Compare the base under adapters with the trainers', in every engine."""
-        whole = self._whole(weights)
+        whole = self._whole(weights, list(weights))
         return self.ranks.from_first(lambda: self._workers.prove_base(whole))
 
     def render(self, messages: list[dict[str, str]], **kwargs: Any) -> list[int]:
@@ -68,9 +79,9 @@ class SharedWorkers:
     def wake(self, *parts: str) -> None:
         """Nothing."""
 
-    def _whole(self, weights: Mapping[str, Any]) -> dict[str, Any]:
-        """The weights in the first process's memory, gathered one by one, in the same order by all."""
-        gathered = ((name, weights[name]) for name in weights)
+    def _whole(self, weights: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+        """Weights in the first process's memory, gathered one by one, in the same order by all."""
+        gathered = ((name, weights[name]) for name in names)
         return {name: t.detach().cpu() for name, t in gathered if self.ranks.is_first}
 
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from rollouts.exchange import EngineError
+
 
 @contextmanager
 def caller_state() -> Iterator[None]:
@@ -23,3 +25,13 @@ def caller_state() -> Iterator[None]:
         random.setstate(python_state)
         torch.set_rng_state(state)
         torch.set_default_dtype(dtype)
+
+
+@contextmanager
+def engine_call(fault: str) -> Iterator[None]:
+    """The same, and whatever the engine raises comes as an EngineError that says what it means."""
+    with caller_state():
+        try:
+            yield
+        except Exception as error:
+            raise EngineError(f"{fault}: {type(error).__name__}: {error}") from error

@@ -7,14 +7,14 @@ proved) is given to it here, in a thread, while the others go on.
 import logging
 import threading
 import time
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from rollouts.exchange import EngineError
+from rollouts.exchange import EngineError, TransferError
 from rollouts.placement import Ray
 from rollouts.remote import Remote
 from rollouts.rollout import Request
@@ -55,6 +55,7 @@ class Crew:
         self._weights: Any = None
         self._base: Any = None
         self._starting: dict[int, Future[None]] = {}
+        self._waiting: set[int] = set()  # for weights that nobody has here: the next version
         self._gone: dict[int, str] = {}
         self._threads = ThreadPoolExecutor(max_workers=len(self.members))
         for remote in self.members:
@@ -66,10 +67,16 @@ class Crew:
     def hear(self, patience_s: float) -> list[Remote]:
         """Workers whose call has come to an end, by an answer or by death; the silent are killed.
 
-        Waits for the first for so many seconds. Raises EngineError if no worker is left.
+        Waits for the first for so many seconds. Raises EngineError if no worker is left, or none
+        that anybody here could give the weights.
         """
         with self.lock:
             self._settle()
+            if len(self._waiting) == len(self.members):
+                raise EngineError(
+                    f"every worker was started again, and version {self.version} went past the hosts' "
+                    "memory: --resume publishes it anew; with rollouts.transfer host they outlive it"
+                )
         self._kill_the_silent()
         heard = []
         try:
@@ -87,7 +94,7 @@ class Crew:
 
     def is_ready(self, remote: Remote) -> bool:
         """Whether it is alive, with the current weights."""
-        return remote.number not in self._starting and remote.number not in self._gone
+        return not any(remote.number in k for k in (self._starting, self._gone, self._waiting))
 
     def is_whole(self) -> bool:
         """Whether every worker can sample now."""
@@ -97,7 +104,33 @@ class Crew:
         """Give every worker the weights of this reference; gives a proof of one."""
         with self.lock:
             self._weights, self.version = (weights, version), version
-        return self.tell(lambda remote: remote.actor.publish.remote(weights, version))
+            self.idle += [remote for remote in self.members if remote.number in self._waiting]
+            self._waiting.clear()
+            asked = self._asked(lambda remote: remote.actor.publish.remote(weights, version))
+        return self._answer(asked)
+
+    def receive(self, version: int, send: Callable[[list[Remote]], list[str]]) -> list[str]:
+        """Let all workers take weights that go past the hosts' memory; gives what `send` does.
+
+        Raises TransferError, and starts them all again, if they do not arrive.
+        """
+        remotes = self.ready()
+        try:
+            wanted = send(remotes)
+        except TransferError as error:
+            with self.lock:
+                for remote in remotes:
+                    self.orphans += self.bury(remote, EngineError(f"no weights came: {error}"))
+            raise
+        with self.lock:
+            self._weights, self.version = None, version
+            for remote in remotes:
+                remote.version = version if self.is_ready(remote) else -1
+        return wanted
+
+    def has_proved(self) -> bool:
+        """Whether every worker that there is computes with weights that it has proved whole."""
+        return self.is_whole() and all(remote.version >= 0 for remote in self.members)
 
     def prove_base(self, base: Any) -> Any:
         """Have every worker compare its base with that of this reference."""
@@ -106,8 +139,13 @@ class Crew:
 
     def tell(self, ask: Callable[[Remote], Any]) -> Any:
         """Ask every worker that is ready, and wait until all have done it; gives one's answer."""
+        return self._answer(self._asked(ask))
+
+    def _asked(self, ask: Callable[[Remote], Any]) -> list[tuple[Remote, Any]]:
         with self.lock:
-            asked = [(remote, ask(remote)) for remote in self.ready()]
+            return [(remote, ask(remote)) for remote in self.ready()]
+
+    def _answer(self, asked: Sequence[tuple[Remote, Any]]) -> Any:
         answer, end = None, time.monotonic() + self.members[0].placement.publish_s
         for remote, call in asked:
             try:
@@ -183,6 +221,11 @@ class Crew:
             logger.warning("given up: %s", error)
             self._give_up(remote, str(error))
             return
+        if self.version >= 0 and self._weights is None:
+            self._waiting.add(remote.number)
+            told = "worker %d is back and gets its weights with the next version"
+            logger.warning(told, remote.number)
+            return
         if remote.version != self.version:  # others came while it was loading
             self._starting[remote.number] = self._threads.submit(self._catch_up, remote)
             return
@@ -214,8 +257,8 @@ class Crew:
 
     def _catch_up(self, remote: Remote) -> None:
         """Give a worker that comes back the weights that the others have."""
-        if self._weights is not None:
-            weights, version = self._weights
+        if (held := self._weights) is not None:
+            weights, version = held
             remote.get(remote.actor.publish.remote(weights, version), remote.placement.publish_s)
             remote.version = version
 

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 
 from vllm import LLM, SamplingParams, __version__
 from vllm.config import ModelConfig
+from vllm.distributed.weight_transfer import WeightTransferEngineFactory, nccl_engine
 from vllm.inputs import TokensPrompt
 from vllm.lora.request import LoRARequest
 from vllm.model_executor.models import ModelRegistry, supports_lora
@@ -25,13 +27,16 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.executor.uniproc_executor import ExecutorWithExternalLauncher
 
 from rollouts.adapters import AdapterShape, AdapterSlot, prove_adapter, use_one_adapter
-from rollouts.caller_state import caller_state
+from rollouts.caller_state import caller_state, engine_call
 from rollouts.cures import cures_for
 from rollouts.device_memory import device_settings
 from rollouts.exchange import EngineError, check_fits, completion_of, sampling_fields
 from rollouts.proof import Proof, WeightProofError, prove
 from rollouts.rollout import Completion, Request
 from rollouts.sampler import EngineConfig
+
+VLLM_NCCL, WEIGHT_TRANSFERS = nccl_engine, WeightTransferEngineFactory
+"""vLLM's transfer of weights between processes, for rollouts/receiver.py, transfer.py and gloo.py."""
 
 
 class Engine:
@@ -50,6 +55,7 @@ class Engine:
         max_tokens: int,
         num_requests: int,
         adapter: AdapterShape | None = None,
+        transfer: str = "",
     ):
         """Load `model`, a checkpoint folder.
 
@@ -57,6 +63,7 @@ class Engine:
             max_tokens: Longest sequence, prompt and completion together.
             num_requests: Most requests that will be given to one `sample`.
             adapter: What will be published, or None for whole weights.
+            transfer: vLLM's way of taking weights from another process (rollouts/receiver.py).
         """
         self.config = config
         self.max_tokens = max_tokens
@@ -83,6 +90,7 @@ class Engine:
                 **settings,
                 **self._cures.settings,
                 **(adapter.settings if adapter else {}),
+                **({"weight_transfer_config": {"backend": transfer}} if transfer else {}),
             )
             if fault := self._llm.apply_model(self._cures.start)[0]:
                 raise EngineError(f"vLLM {__version__} cannot compute this model: {fault}")
@@ -235,20 +243,21 @@ class Engine:
         return Proof(num_checked=num_checked, num_total=num_total, version=self.version)
 
     def _load(self, published: Mapping[str, torch.Tensor], version: int) -> None:
-        with caller_state():
-            try:
-                if self._slot:
-                    self._slot.load(published, version)
-                else:
-                    iterator = {"weights_iterator": iter(published.items())}
-                    with self._cures.reload(self._llm.apply_model):
-                        self._llm.collective_rpc("reload_weights", kwargs=iterator)
-                self._llm.reset_prefix_cache()
-                self._llm.update_weight_version(str(version))
-            except Exception as error:
-                raise EngineError(
-                    f"the engine refused version {version}: {type(error).__name__}: {error}"
-                ) from error
+        with self._taking(version):
+            if self._slot:
+                self._slot.load(published, version)
+                return
+            with self._cures.reload(self._llm.apply_model):
+                iterator = {"weights_iterator": iter(published.items())}
+                self._llm.collective_rpc("reload_weights", kwargs=iterator)
+
+    @contextmanager
+    def _taking(self, version: int) -> Iterator[None]:
+        """Around the loading of a version: after it, nothing is left of the one before."""
+        with engine_call(f"the engine refused version {version}"):
+            yield
+            self._llm.reset_prefix_cache()
+            self._llm.update_weight_version(str(version))
 
     def _assert_idle(self) -> None:
         if self._core.has_unfinished_requests():
@@ -270,14 +279,11 @@ class Engine:
     def _finished(self, patience_s: float) -> list[Any]:
         """Step until something has finished; the caller sees its own random state only here."""
         end = time.monotonic() + patience_s
-        with caller_state():
-            try:
-                while True:
-                    done = [output for output in self._core.step() if output.finished]
-                    if done or time.monotonic() >= end:
-                        return done
-            except Exception as error:
-                raise EngineError(f"the engine died: {type(error).__name__}: {error}") from error
+        with engine_call("the engine died"):
+            while True:
+                done = [output for output in self._core.step() if output.finished]
+                if done or time.monotonic() >= end:
+                    return done
 
 
 def adapter_fault(model: Path, dtype: str) -> str | None:

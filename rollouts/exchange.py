@@ -13,6 +13,10 @@ class EngineError(RuntimeError):
     """The engine died or broke its contract; the run can be resumed."""
 
 
+class TransferError(RuntimeError):
+    """Weights did not arrive everywhere; the workers that waited for them are of no use now."""
+
+
 def check_fits(request: Request, limit: int) -> None:
     """Raise ValueError if prompt and completion together exceed `limit` tokens."""
     num_tokens = len(request.token_ids)

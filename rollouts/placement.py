@@ -1,6 +1,9 @@
 """Where engines are: one in each trainer's process, or workers on Ray. Plain settings."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+HOST = "host"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +23,9 @@ class Ray:
     """CPU cores of each worker; 0 shares this machine's equally, and takes one beside a GPU."""
     gpus: float = 1.0
     """GPUs of each worker, where there are any."""
+    transfer: Literal["auto", "host", "nccl", "gloo"] = "auto"
+    """How weights reach workers: through the hosts' memory, or from device to device, by nccl between
+    GPUs or gloo between CPUs; auto is nccl for several workers of whole GPUs, else host."""
     silence_s: float = 60.0
     """A worker that says nothing for so long while it samples is killed and started again."""
     publish_s: float = 300.0
@@ -43,3 +49,28 @@ class Ray:
 
 
 Placement = Inline | Ray
+
+
+def transfer_of(placement: Ray, *, cuda: bool, whole: bool) -> str:
+    """How weights go: host, nccl or gloo.
+
+    Args:
+        cuda: Whether trainer and workers compute on GPUs.
+        whole: Whether whole weights are published; adapters are small and go through the hosts.
+
+    Raises ValueError for a way that these devices do not have.
+    """
+    chosen, shared = placement.transfer, placement.gpus != int(placement.gpus)
+    if chosen == "nccl" and (not cuda or shared):
+        why = f"{placement.gpus:g} GPUs each" if cuda else "CPUs"
+        raise ValueError(
+            f"rollouts.transfer nccl wants workers of whole GPUs, these have {why}: host"
+        )
+    if chosen == "gloo" and cuda:
+        raise ValueError("rollouts.transfer gloo is between CPUs: on GPUs nccl, or host")
+    if not whole or chosen == HOST:
+        return HOST
+    if chosen != "auto":
+        return chosen
+    # A single worker that dies comes back by what the host holds.
+    return "nccl" if cuda and not shared and placement.num_workers > 1 else HOST

@@ -10,7 +10,7 @@ what this process holds by rollouts/tensor_slices.py.
 Works on any module tree with vLLM's `packed_modules_mapping`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -49,11 +49,23 @@ def prove(
     """
     tensors = _engine_tensors(model, published)
     _check_coverage({name: held.sources for name, held in tensors.items()}, published)
-    names = sorted(tensors)
-    chosen = [name for index, name in enumerate(names) if index % num_parts == part % num_parts]
+    chosen = _part(tensors, part, num_parts)
     for name in chosen:
         _prove_tensor(name, tensors[name], published)
-    return len(chosen), len(names)
+    return len(chosen), len(tensors)
+
+
+def sources(
+    model: nn.Module, published: Collection[str], *, part: int, num_parts: int
+) -> list[str]:
+    """The names, of all those published, whose tensors `prove` reads for a part."""
+    tensors = _engine_tensors(model, published)
+    chosen = _part(tensors, part, num_parts)
+    return list(dict.fromkeys(s for name in chosen for s in tensors[name].sources))
+
+
+def _part(names: Iterable[str], part: int, num_parts: int) -> list[str]:
+    return [n for index, n in enumerate(sorted(names)) if index % num_parts == part % num_parts]
 
 
 def _prove_tensor(name: str, held: Held, published: Mapping[str, torch.Tensor]) -> None:
@@ -63,7 +75,7 @@ def _prove_tensor(name: str, held: Held, published: Mapping[str, torch.Tensor]) 
         _compare(name, actual, expected)
 
 
-def _engine_tensors(model: nn.Module, published: Mapping[str, torch.Tensor]) -> dict[str, Held]:
+def _engine_tensors(model: nn.Module, published: Collection[str]) -> dict[str, Held]:
     """What the engine's model computes with, by name: parameters, and what it makes of others.
 
     Of buffers those that a checkpoint holds. A layer that vLLM has wrapped for LoRA has its plain
@@ -90,7 +102,7 @@ def _engine_tensors(model: nn.Module, published: Mapping[str, torch.Tensor]) -> 
 
 
 def _published_names(
-    name: str, published: Mapping[str, torch.Tensor], mapping: Mapping[str, list[str]]
+    name: str, published: Collection[str], mapping: Mapping[str, list[str]]
 ) -> list[str]:
     """The checkpoint tensors that are stacked into the engine's tensor `name`."""
     if name in published:

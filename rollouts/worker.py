@@ -8,7 +8,7 @@ import faulthandler
 import hashlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from rollouts.placement import HOST
 from rollouts.process import format_cpu_list, physical_cores, uses_gpu
 from rollouts.rollout import Completion, Request
 from rollouts.sampler import EngineConfig
@@ -35,6 +36,7 @@ class Spec:
         model: A checkpoint folder, under the same path on every machine.
         digest: Of that folder's files, as the driver sees them; another one is refused.
         adapter: `AdapterShape`, or None for whole weights.
+        transfer: How weights come, resolved (`rollouts.placement.transfer_of`).
         logs: A folder for what workers print.
     """
 
@@ -44,6 +46,7 @@ class Spec:
     max_tokens: int
     num_requests: int
     adapter: Any
+    transfer: str
     logs: Path
 
 
@@ -111,15 +114,15 @@ class Worker:
             cores = share_of_cores(physical_cores(), index, count)
             os.sched_setaffinity(0, cores)  # vLLM binds none in a process of the caller's
             os.environ["VLLM_CPU_OMP_THREADS_BIND"] = format_cpu_list(cores)
-        from rollouts.engine import Engine
+        shape: dict[str, Any] = {"max_tokens": spec.max_tokens, "num_requests": spec.num_requests}
+        if spec.transfer == HOST:
+            from rollouts.engine import Engine
 
-        self._started = Engine(
-            spec.model,
-            spec.config,
-            max_tokens=spec.max_tokens,
-            num_requests=spec.num_requests,
-            adapter=spec.adapter,
-        )
+            self._started = Engine(spec.model, spec.config, adapter=spec.adapter, **shape)
+        else:
+            from rollouts.receiver import Receiver
+
+            self._started = Receiver(spec.model, spec.config, transfer=spec.transfer, **shape)
         return self._facts()
 
     def _facts(self) -> Facts:
@@ -151,6 +154,20 @@ class Worker:
         from rollouts.parcel import unpacked
 
         return self._engine.publish(unpacked(parcel), version, in_flight=True)
+
+    def join(self, met: Mapping[str, Any]) -> None:
+        """Meet those between whom weights go past the hosts' memory."""
+        self._engine.join(met)
+
+    def receive(self, announced: Mapping[str, Any], version: int, part: int) -> list[str]:
+        """Take what the trainer sends now; gives the names by which that part of it is proved."""
+        return self._engine.receive(announced, version, part)
+
+    def prove_part(self, parcel: "Parcel", names: Sequence[str], part: int) -> Any:
+        """Prove that part of what was received; `names` are all that were sent."""
+        from rollouts.parcel import unpacked
+
+        return self._engine.prove_part(unpacked(parcel), names, part)
 
     def prove_base(self, parcel: "Parcel") -> Any:
         """Compare the base under an adapter with the trainer's."""

@@ -8,6 +8,7 @@ they finish; several callers may wait at once, the first of them goes first. Wha
 import heapq
 import itertools
 import math
+import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,8 +23,10 @@ from rollouts.adapters import AdapterShape
 from rollouts.crew import DEATHS, Crew
 from rollouts.exchange import EngineError, check_fits
 from rollouts.parcel import packed
-from rollouts.placement import Ray
+from rollouts.placement import Ray, transfer_of
+from rollouts.process import uses_gpu
 from rollouts.proof import Proof
+from rollouts.publishing import Publisher, Weights, open_transfer
 from rollouts.ray_cluster import start_ray
 from rollouts.remote import Remote
 from rollouts.rollout import Completion, Request
@@ -58,6 +61,7 @@ def open_workers(
         ValueError: More workers than the cluster has room for, no Ray at the address, or a
             worker whose model or packages differ.
     """
+    transfer = transfer_of(placement, cuda=uses_gpu(os.environ), whole=adapter is None)
     start_ray(placement)
     logs.mkdir(parents=True, exist_ok=True)
     share = -(-num_requests // placement.num_workers)
@@ -68,6 +72,7 @@ def open_workers(
         max_tokens=max_tokens,
         num_requests=share,
         adapter=adapter,
+        transfer=transfer,
         logs=logs.resolve(),
     )
     return Workers(
@@ -76,6 +81,7 @@ def open_workers(
         config,
         max_tokens=max_tokens,
         room=math.ceil(ROOM * min(config.max_concurrent, share)),
+        transfer=open_transfer(transfer, placement),
     )
 
 
@@ -95,10 +101,18 @@ class Workers:
     """
 
     def __init__(
-        self, crew: Crew, tokenizer: Any, config: EngineConfig, *, max_tokens: int, room: int
+        self,
+        crew: Crew,
+        tokenizer: Any,
+        config: EngineConfig,
+        *,
+        max_tokens: int,
+        room: int,
+        transfer: Any = None,
     ):
         """Sample with a crew whose workers are given at most `room` requests at a time."""
         self.crew, self.tokenizer = crew, tokenizer
+        self.publisher = Publisher(crew, transfer)
         self.config, self.max_tokens = config, max_tokens
         self._room = room
         self._tick_s = max(TICK_S, len(crew.members) / MOST_TICKS)
@@ -161,15 +175,9 @@ class Workers:
         finally:
             self._forget(ids)
 
-    def publish(
-        self, weights: Mapping[str, Any] | Iterable[tuple[str, Any]], version: int
-    ) -> Proof:
-        """Give every engine these weights, each of which proves them; what is unfinished goes on.
-
-        One copy a machine, in Ray's shared memory, whatever the number of workers.
-        """
-        named = weights if isinstance(weights, Mapping) else dict(weights)
-        return self.crew.publish(ray.put(packed(named)), version)
+    def publish(self, weights: Weights, version: int) -> Proof:
+        """Give every engine these weights, each of which proves them; what is unfinished goes on."""
+        return self.publisher.publish(weights, version)
 
     def prove_base(self, weights: Mapping[str, Any]) -> Proof:
         """Compare the base under adapters with the trainer's, in every engine."""

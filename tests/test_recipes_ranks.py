@@ -199,9 +199,12 @@ def test_when_one_dies_all_end_and_one_process_goes_on(tiny_model, place, alone,
 @pytest.mark.parametrize("staleness", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_two_trainers_share_one_worker(tiny_model, place, alone, staleness):
     folder = place / f"shared-{staleness}"
-    more = ("--policy.fsdp", "rollouts:ray", "--train.max-staleness", str(staleness))
+    way = "host" if staleness else "gloo"
+    more = ("--policy.fsdp", "rollouts:ray", "--rollouts.transfer", way)
+    more += ("--train.max-staleness", str(staleness))
     done = torchrun("-m", "recipes.r1_zero", *words(tiny_model, folder, *more), **path(place))
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "the hosts' memory" not in done.stderr
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["rollouts/age_max"] for line in lines] == [0, 2 * staleness, 2 * staleness]
     assert [line["ledger/trained"] + line["ledger/spent"] for line in lines] == [4, 8, 12]

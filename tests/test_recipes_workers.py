@@ -71,10 +71,12 @@ def lines(folder: Path) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def ahead(tiny_model, tmp_path_factory) -> Path:
-    """A run whose sampling is a round ahead."""
+    """A run whose sampling is a round ahead, and whose weights go past the hosts' memory."""
     folder = tmp_path_factory.mktemp("workers") / "ahead"
-    done = run(*words(tiny_model, folder, *RAY, "--train.max-staleness", "1"))
+    more = (*RAY, "--rollouts.transfer", "gloo", "--train.max-staleness", "1")
+    done = run(*words(tiny_model, folder, *more))
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "the hosts' memory" not in done.stderr
     return folder
 
 

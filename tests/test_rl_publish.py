@@ -36,6 +36,9 @@ def test_they_are_what_is_saved_and_the_head(family, tmp_path):
     assert all(torch.equal(weights[name], tensor) for name, tensor in saved.items())
     head = model.get_output_embeddings().weight
     assert weights[HEAD].data_ptr() == head.data_ptr()
+    told = {name: (shape.dtype, shape.shape) for name, shape in weights.shapes.items()}
+    assert told == {name: (tensor.dtype, tensor.shape) for name, tensor in weights.items()}
+    assert all(shape.is_meta for shape in weights.shapes.values())
     # In order, each layer's together.
     numbers = [name.split(".")[2] for name in weights if ".layers." in name]
     assert numbers == sorted(numbers)
