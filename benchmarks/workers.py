@@ -6,6 +6,7 @@ the quickstart's rounds, with one worker on one core and the trainer on the othe
 
     two_workers_over_one_engine    sampled tokens a second, median over the turns
     publish_s                      one publish to both, each with its part of the proof, median
+    publish_transfer_s             the same by vLLM's weight transfer over gloo
     recovery_s                     from SIGKILL until the worker can sample again
     lost_groups, duplicated_groups of the sampling that was hit
     equal_frac                     rollouts of it with the tokens of an undisturbed one
@@ -127,26 +128,35 @@ def measured(dtype: str, turns: int, *, beside: bool) -> dict[str, Any]:
     config = EngineConfig(dtype=dtype)
     shape = {"max_tokens": 512, "num_requests": len(asked)}
     with tempfile.TemporaryDirectory() as logs:
-        workers = open_workers(model, config, Ray(num_workers=2), logs=Path(logs), **shape)
+        placement = Ray(num_workers=2, transfer="gloo")
+        workers = open_workers(model, config, placement, logs=Path(logs), **shape)
         speeds = {}
         if beside:
             engine = Engine(model, config, **shape)
             speeds["two_workers_over_one_engine"] = compared(engine, workers, asked, turns)
-        weights = published(model)
-        seconds = []
-        for version in range(NUM_PUBLISHES + 1):
-            began = time.perf_counter()
-            workers.publish(weights, version)
-            seconds.append(time.perf_counter() - began)
-        print(f"{dtype}: publish, s:", *(f"{each:.2f}" for each in seconds), flush=True)
-        told = recovery(workers, [replace(r, min_version=NUM_PUBLISHES) for r in asked])
+        told = publishes(workers, published(model), dtype)
+        told |= recovery(workers, [replace(r, min_version=workers.version) for r in asked])
         workers.close()
-    # The first publish proves all of it.
-    return speeds | {
-        "publish_s": statistics.median(seconds[1:]),
-        "publish_whole_s": seconds[0],
-        **told,
-    }
+    return speeds | told
+
+
+def publishes(workers: Any, weights: dict[str, Any], dtype: str) -> dict[str, float]:
+    """Seconds of a publish by the hosts' memory and by vLLM's transfer over gloo, in turns."""
+    from rollouts.publishing import Publisher
+
+    by_hosts, seconds = Publisher(workers.crew), {"publish_s": [], "publish_transfer_s": []}
+    ways = {"publish_s": by_hosts, "publish_transfer_s": workers.publisher}
+    for _ in range(NUM_PUBLISHES + 1):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            way.publish(weights, workers.version + 1)
+            seconds[name].append(time.perf_counter() - began)
+    by_hosts.publish(weights, workers.version + 1)  # who dies after it finds them there
+    for name, each in seconds.items():
+        print(f"{dtype}: {name}:", *(f"{one:.2f}" for one in each), flush=True)
+    # The first of each proves all of it, or meets.
+    medians = {name: statistics.median(each[1:]) for name, each in seconds.items()}
+    return medians | {"publish_whole_s": seconds["publish_s"][0]}
 
 
 def compared(engine: Any, workers: Any, asked: Sequence[Request], turns: int) -> float:
