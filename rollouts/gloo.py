@@ -4,6 +4,7 @@ Handshake, order, checks and reload are vLLM's; only what carries the bytes is a
 go one by one. So what a cluster of GPUs does on a publish runs, and is tested, on two cores.
 """
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import timedelta
@@ -55,11 +56,14 @@ class GlooReceiver(VLLM_NCCL.NCCLWeightTransferEngine):
 
     def receive_weights(self, update_info: Any) -> None:
         """Load each tensor as it comes."""
+        self.model.load_weights(self._arriving(update_info))
+
+    def _arriving(self, update_info: Any) -> Iterator[tuple[str, Tensor]]:
         announced = zip(update_info.names, update_info.dtype_names, update_info.shapes, strict=True)
         for name, dtype, shape in announced:
             tensor = torch.empty(shape, dtype=getattr(torch, dtype))
             self.model_update_group.broadcast(tensor, src=0)
-            self.model.load_weights([(name, tensor)])
+            yield name, tensor
 
 
 class GlooSender(VLLM_NCCL.NCCLTrainerWeightTransferEngine):

@@ -2,7 +2,8 @@
 
 One broadcast to all workers, NCCL's between GPUs and gloo's between CPUs, past the hosts' memory.
 The workers' end is rollouts/receiver.py; when it is used, and what follows if it fails, says
-rollouts/publishing.py. Nothing waits here for longer than the patience that it is given.
+rollouts/publishing.py. Nothing waits here for longer than the patience that it is given, but for
+NCCL's own meeting, which has no end if a worker dies in it.
 """
 
 import logging
