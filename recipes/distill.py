@@ -38,8 +38,10 @@ def start(argv: Sequence[str]) -> None:
 
 
 def _pipeline(command: Command) -> Any:
-    from recipes.distill_config import distill_pipeline
+    from recipes.distill_config import check_teacher, distill_pipeline
 
+    if not command.shows:
+        check_teacher(command.config)
     return distill_pipeline(command.config, command.folder)
 
 

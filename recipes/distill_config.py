@@ -43,16 +43,19 @@ class DistillConfig:
     """Of the stages that train, as torchrun starts them."""
 
 
-def distill_pipeline(config: DistillConfig, root: Path) -> Pipeline:
-    """All stages in a folder.
-
-    Raises:
-        ValueError: No teacher, or a student whose tokenizer loses what it is to learn.
-    """
+def check_teacher(config: DistillConfig) -> None:
+    """Raise ValueError if there is none."""
     if not (config.teacher or config.data.endpoint.url):
         raise ValueError(
             "no teacher is named: give --teacher, or data.endpoint in a file for --config"
         )
+
+
+def distill_pipeline(config: DistillConfig, root: Path) -> Pipeline:
+    """All stages in a folder.
+
+    Raises ValueError for a student whose tokenizer loses what it is to learn.
+    """
     check_student(config.student)
     stages, count, prompts = Stages(root=root), config.num_processes, config.distill.prompts
     kept, final = stages.folder("data") / KEPT, stages.folder("distill") / FINAL

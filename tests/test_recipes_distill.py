@@ -64,6 +64,12 @@ def test_a_server_as_teacher_is_not_measured(tiny_model, tmp_path):
     assert found.listed[0].inputs == {}
 
 
+def test_stages_are_listed_without_a_teacher(capsys):
+    start(["--list"])
+    found = capsys.readouterr().out.split()
+    assert found[:2] == ["data", "distill"] and found[-1] == "measure_rl"
+
+
 def test_presets_have_the_papers_students():
     for name, (base, rate) in STUDENTS.items():
         config = DISTILL_PRESETS[name]()
