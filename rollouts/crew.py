@@ -41,7 +41,7 @@ class Crew:
 
         Raises:
             ValueError: A worker that finds no room, or whose model or packages differ.
-            EngineError: One that dies while it starts.
+            EngineError: All die while they start.
         """
         self._heard: SimpleQueue[Any] = SimpleQueue()
         self.members = [
@@ -60,9 +60,9 @@ class Crew:
         self._threads = ThreadPoolExecutor(max_workers=len(self.members))
         for remote in self.members:
             remote.create()
+        self.idle = list(self.members)
         self._on_all(Remote.find)
         self.facts = self._on_all(self._load)[0]
-        self.idle = list(self.members)
 
     def hear(self, patience_s: float) -> list[Remote]:
         """Workers whose call has come to an end, by an answer or by death; the silent are killed.
@@ -273,13 +273,24 @@ class Crew:
         return facts
 
     def _on_all(self, act: Callable[[Remote], Answer]) -> list[Answer]:
-        """The same on every worker, at once. Raises EngineError if one dies of it."""
+        """The same on every worker that is there, at once; who dies of it is started again.
 
-        def guarded(remote: Remote) -> Answer:
+        Raises EngineError if all do, with what the first died of.
+        """
+
+        def tried(remote: Remote) -> Answer | Exception:
             try:
                 return act(remote)
             except DEATHS as error:
-                words = remote.last_words()
-                raise EngineError(f"{remote.death(error)} while it started\n{words}") from error
+                return error
 
-        return list(self._threads.map(guarded, self.members))
+        remotes = [remote for remote in self.members if self.is_ready(remote)]
+        found = list(self._threads.map(tried, remotes))
+        dead = [pair for pair in zip(remotes, found, strict=True) if isinstance(pair[1], DEATHS)]
+        if len(dead) == len(found):
+            first, error = dead[0]
+            told = f"{first.death(error)} while it started\n{first.last_words()}"
+            raise EngineError(told) from error
+        for remote, error in dead:
+            self.bury(remote, error)
+        return [answer for answer in found if not isinstance(answer, DEATHS)]

@@ -80,6 +80,37 @@ def wait_for_all(workers: Workers) -> None:
     assert workers.crew.is_whole()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2])
+def test_who_dies_while_it_starts_is_started_again(
+    tiny_model, read_weights, tmp_path, request, number
+):
+    def kill() -> None:
+        loading = []
+        while len(loading) < number:
+            every = psutil.process_iter(["name"])
+            loading = [p for p in every if (p.info["name"] or "").startswith("ray::Worker.sta")]
+        for process in loading[:number]:
+            process.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    request.addfinalizer(ray.shutdown)
+    shape = {"max_tokens": 128, "num_requests": NUM_REQUESTS, "logs": tmp_path}
+    if number == 2:
+        with pytest.raises(EngineError, match=r"killed by SIGKILL.* while it started"):
+            open_workers(tiny_model, CONFIG, Ray(num_workers=2), **shape)
+        return
+    made = open_workers(tiny_model, CONFIG, Ray(num_workers=2), **shape)
+    killer.join()
+    assert not made.crew.is_whole()
+    made.publish(read_weights(tiny_model), 0)
+    assert len(by_id(made.sample(make_requests("s")))) == NUM_REQUESTS
+    wait_for_all(made)
+    assert [remote.version for remote in made.crew.members] == [0, 0]
+    made.close()
+
+
 def test_two_workers_draw_what_one_engine_draws(workers: Workers, alone: Engine, read_weights):
     weights = read_weights(workers.crew.members[0].spec.model)
     whole = alone.publish(weights, 3)
