@@ -55,7 +55,8 @@ class Progress:
         """One line with the reward and the speed."""
         index = int(metrics["round"]) + 1
         sampled, trained = metrics["rollouts/sampled_tokens"], metrics["update/trained_tokens"]
-        sample_s = metrics.get("time/sample_s")
+        # What was sampled ahead was hardly waited for.
+        sample_s = max(metrics.get("time/sample_s", 0.0), metrics.get("time/engine_s", 0.0))
         speed = f"{sampled / sample_s:5.0f} tok/s" if sample_s else "from file  "
         self._print(
             f"round {index:>4}/{self._num_rounds}  reward {metrics['reward/mean']:.3f}  "

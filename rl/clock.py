@@ -65,10 +65,14 @@ class Clock:
         return times | self._places() | self._overlap()
 
     def _places(self) -> dict[str, float]:
-        """Where on the round's time line phases and background work are: first begin, last end."""
+        """Where on the round's time line phases and background work are: first begin, last end.
+
+        What ran ahead, before the round began, has no place there.
+        """
         places = {}
         for name in (*self.seconds, *BACKGROUND):
-            if spans := self.timeline.spans.get(name):
+            spans = self.timeline.spans.get(name, [])
+            if spans and min(spans)[0] >= self.started:
                 places[f"time/{name}_from_s"] = min(began for began, _ in spans) - self.started
                 places[f"time/{name}_to_s"] = max(ended for _, ended in spans) - self.started
         return places

@@ -305,10 +305,13 @@ def test_the_policy_allows_our_script_and_style_by_hash_and_nothing_else():
 
 def test_curves_have_a_sentence_and_name_what_is_logged():
     assert all(panel.meaning.endswith(".") and panel.title for panel in PANELS)
-    assert derived({"round": [0, 1], "rollouts/sampled_tokens": [100, 300],
-                    "time/sample_s": [4.0, None], "time/round_s": [1800.0, 1800.0]}) == {
+    told = {"round": [0, 1], "rollouts/sampled_tokens": [100, 300]}
+    told |= {"time/sample_s": [4.0, None], "time/round_s": [1800.0, 1800.0]}
+    assert derived(told) == {
         "tokens_per_s": [25.0, None], "axis/hours": [0.5, 1.0], "axis/tokens": [100, 400],
     }  # fmt: skip
+    ahead = told | {"time/sample_s": [0.00001, 4.0], "time/engine_s": [5.0, 3.0]}
+    assert derived(ahead)["tokens_per_s"] == [20.0, 75.0]
 
 
 def test_runs_of_one_name_are_told_apart(run, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -77,6 +78,8 @@ def ahead(tiny_model, tmp_path_factory) -> Path:
     done = run(*words(tiny_model, folder, *more))
     assert done.returncode == 0, done.stderr[-3000:]
     assert "the hosts' memory" not in done.stderr
+    speeds = [int(speed) for speed in re.findall(r"(\d+) tok/s", done.stdout)]
+    assert len(speeds) == 4 and max(speeds) < 100_000  # not tokens over no time of waiting
     return folder
 
 
@@ -107,6 +110,12 @@ def test_what_is_trained_is_told_by_age(ahead):
         1
     )
     assert found[-1]["age/1/k3"] >= 0
+
+
+def test_what_sampling_ahead_took_is_told(ahead):
+    for line in lines(ahead):
+        assert line["time/engine_s"] > 0.01 and line["time/score_work_s"] >= 0
+        assert all(line[name] >= 0 for name in line if name.startswith("time/"))
 
 
 def test_the_ledger_tells_of_every_problem(ahead):

@@ -95,6 +95,15 @@ def test_hidden_is_what_ran_beside_the_engine(at):
     assert (metrics["time/score_from_s"], metrics["time/score_to_s"]) == (2.0, 6.5)
 
 
+def test_what_ran_ahead_of_a_round_has_no_place_in_it(at):
+    clock = Clock(report=Told(), started=100.0)
+    spans = {"engine": [(95.0, 99.0)], "score": [(96.0, 98.0)], "flatten": [(99.0, 101.0)]}
+    clock.timeline.take(Timeline(spans=spans))
+    metrics = clock.metrics()
+    assert (metrics["time/engine_s"], metrics["time/score_hidden_frac"]) == (4.0, 1.0)
+    assert not [name for name in metrics if name.endswith(("from_s", "to_s"))]
+
+
 def test_a_round_from_its_file_says_nothing_of_the_background(at):
     clock = Clock(report=Told(), started=100.0)
     with clock("update"), clock("pack"):

@@ -226,7 +226,8 @@ def derived(columns: Mapping[str, Column]) -> dict[str, list[float | None]]:
     """What is shown and not logged: tokens a second, and the axes of hours and tokens so far."""
     none: Column = [None] * len(columns.get("round", []))
     tokens = columns.get("rollouts/sampled_tokens", none)
-    seconds = columns.get("time/sample_s", none)
+    waited, ahead = (columns.get(f"time/{name}_s", none) for name in ("sample", "engine"))
+    seconds = [max(w or 0.0, a or 0.0) for w, a in zip(waited, ahead, strict=True)]
     rates = [t / s if t is not None and s else None for t, s in zip(tokens, seconds, strict=True)]
     hours = [total / 3600 for total in _running(columns.get("time/round_s", none))]
     return {"tokens_per_s": rates, "axis/hours": hours, "axis/tokens": _running(tokens)}
