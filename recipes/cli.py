@@ -9,6 +9,7 @@ import errno
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, fields
@@ -23,6 +24,8 @@ USER_ERROR = 2
 FOLDERS = ("--config", "--resume", "--run-folder")
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 NO_PLACE = (errno.EACCES, errno.EROFS, errno.ENOTDIR)
+FIRST_SPEAKS_S = 10.0
+"""Processes that do not know each other yet leave so long to the first, which finds the same mistake."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +66,10 @@ def guarded(action: Callable[[], None]) -> int:
         line = _remedy(error)
         if line is None:
             raise
-        if is_first() or _met():
-            rank = "" if is_first() else f"process {os.environ['RANK']}: "
-            print(f"error: {rank}{_harmless(line)}", file=sys.stderr, flush=True)
+        if not (is_first() or _met()):
+            time.sleep(FIRST_SPEAKS_S)  # who ends before it has spoken silences it, by the launcher
+        rank = "" if is_first() else f"process {os.environ['RANK']}: "
+        print(f"error: {rank}{_harmless(line)}", file=sys.stderr, flush=True)
         return USER_ERROR
     return 0
 
@@ -82,7 +86,7 @@ def is_first() -> bool:
 
 
 def _met() -> bool:
-    """Whether the processes know each other: before that, all find the same mistake."""
+    """Whether the processes know each other: before that, most mistakes are found by all."""
     return "rl.ranks" in sys.modules and sys.modules["rl.ranks"].met()
 
 

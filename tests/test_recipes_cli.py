@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from safetensors import SafetensorError
 
+from recipes import cli
 from recipes.cli import Command, guarded, read_config, split_command
 from recipes.config import TASKS, RunConfig, from_yaml, to_yaml
 from recipes.presets import PRESETS
@@ -287,6 +288,16 @@ def test_what_a_person_can_mend_is_one_line(error, code, line, capsys: pytest.Ca
 def test_an_error_of_our_own_keeps_its_traceback(error: Exception):
     with pytest.raises(type(error)):
         guarded(raising(error))
+
+
+def test_a_mistake_that_the_first_process_has_not_made_is_told_too(monkeypatch, capsys):
+    waited = []
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(cli, "_met", lambda: False)
+    monkeypatch.setattr(cli.time, "sleep", lambda s: waited.append((s, capsys.readouterr().err)))
+    assert guarded(raising(ValueError("no such folder here"))) == 2
+    assert waited == [(10.0, "")]  # the first speaks, and the launcher ends this one meanwhile
+    assert capsys.readouterr().err == "error: process 1: no such folder here\n"
 
 
 def test_nothing_wrong_is_code_0():

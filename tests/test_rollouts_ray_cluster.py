@@ -113,7 +113,7 @@ from pathlib import Path
 from rollouts.sampler import EngineConfig
 from rollouts.worker import Spec, Worker
 digest, model, logs, told = sys.argv[1:]
-sizes = dict(config=EngineConfig(), max_tokens=8, num_requests=1, adapter=None)
+sizes = dict(config=EngineConfig(), max_tokens=8, num_requests=1, adapter=None, transfer="host")
 try:
     Worker().start(3, Spec(model=Path(model), digest=digest, logs=Path(logs), **sizes), 0, 1)
 except ValueError as error:
