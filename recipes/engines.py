@@ -9,14 +9,16 @@ from recipes.config import RunConfig
 from recipes.demand import most_requests
 from rl.ranks import Ranks
 from rl.shared_workers import SharedWorkers
-from rollouts.placement import Inline, Ray
+from rollouts.placement import Inline, Ray, transfer_of
+from rollouts.process import uses_gpu
 
 
 def check_rollouts(config: RunConfig) -> None:
     """Start or join Ray where it is asked for, before anything is written.
 
-    Raises ValueError for workers that there is no room for or no Ray, for a loop that is to run
-    ahead of an engine in its own process, and for an engine that these processes cannot share.
+    Raises ValueError for workers that there is no room for or no Ray, for a way of their weights that
+    there is not, for a loop that is to run ahead of an engine in its own process, and for an engine
+    that these processes cannot share.
     """
     _check_sharing(config)
     staleness = config.train.max_staleness
@@ -30,6 +32,8 @@ def check_rollouts(config: RunConfig) -> None:
     if isinstance(config.rollouts, Ray):
         if find_spec("ray") is None:
             raise ValueError("rollouts:ray needs the package ray: pip install -e '.[ray]'")
+        whole = not config.policy.lora.rank
+        transfer_of(config.rollouts, cuda=uses_gpu(os.environ), whole=whole)
         from rollouts.ray_cluster import start_ray
 
         if int(os.environ.get("RANK") or 0) == 0:

@@ -64,10 +64,12 @@ def transfer_of(placement: Ray, *, cuda: bool, whole: bool) -> str:
     if chosen == "nccl" and (not cuda or shared):
         why = f"{placement.gpus:g} GPUs each" if cuda else "CPUs"
         raise ValueError(
-            f"rollouts.transfer nccl wants workers of whole GPUs, these have {why}: host"
+            f"rollouts.transfer is nccl, between whole GPUs, and workers have {why}: choose host"
         )
     if chosen == "gloo" and cuda:
-        raise ValueError("rollouts.transfer gloo is between CPUs: on GPUs nccl, or host")
+        raise ValueError(
+            "rollouts.transfer is gloo, between CPUs, and workers have GPUs: choose nccl or host"
+        )
     if not whole or chosen == HOST:
         return HOST
     if chosen != "auto":

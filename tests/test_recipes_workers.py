@@ -167,9 +167,14 @@ def test_a_driver_that_is_killed_goes_on_and_loses_nothing(tiny_model, tmp_path)
             "error: no Ray answers at rollouts.address 127.0.0.1:9 ([Errno 111] Connection refused): "
             "start one there by ray start --head, or leave the address out",
         ),
+        (
+            ("rollouts:ray", "--rollouts.transfer", "nccl"),
+            "error: rollouts.transfer is nccl, between whole GPUs, and workers have CPUs: choose host",
+        ),
     ],
 )
 def test_what_cannot_be_is_told_in_one_line(tiny_model, tmp_path, more, message):
     done = run(*words(tiny_model, tmp_path / "run", *more))
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == message
+    assert not (tmp_path / "run").exists()

@@ -214,9 +214,9 @@ def test_the_way_fits_the_devices(given: Ray, cuda: bool, whole: bool, way: str)
 @pytest.mark.parametrize(
     ("given", "cuda", "told"),
     [
-        (Ray(transfer="nccl"), False, "wants workers of whole GPUs, these have CPUs"),
-        (Ray(transfer="nccl", gpus=0.5), True, "wants workers of whole GPUs, these have 0.5 GPUs"),
-        (Ray(transfer="gloo"), True, "gloo is between CPUs: on GPUs nccl, or host"),
+        (Ray(transfer="nccl"), False, "between whole GPUs, and workers have CPUs: choose host"),
+        (Ray(transfer="nccl", gpus=0.5), True, "and workers have 0.5 GPUs each: choose host"),
+        (Ray(transfer="gloo"), True, "and workers have GPUs: choose nccl or host"),
     ],
 )
 def test_a_way_that_is_not_there_is_refused(given: Ray, cuda: bool, told: str):
