@@ -61,6 +61,7 @@ FREE_FIELDS = (
     "scoring.workers",
     "rollouts.address",
     "rollouts.num_workers",
+    "rollouts.transfer",
     "rollouts.silence_s",
     "rollouts.publish_s",
     "rollouts.start_s",

@@ -72,8 +72,8 @@ class Clock:
         places = {}
         for name in (*self.seconds, *BACKGROUND):
             spans = self.timeline.spans.get(name, [])
-            if spans and min(spans)[0] >= self.started:
-                places[f"time/{name}_from_s"] = min(began for began, _ in spans) - self.started
+            if spans and (began := min(spans)[0]) >= self.started:
+                places[f"time/{name}_from_s"] = began - self.started
                 places[f"time/{name}_to_s"] = max(ended for _, ended in spans) - self.started
         return places
 

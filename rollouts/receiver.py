@@ -5,7 +5,7 @@ vLLM's own reload. It is a worker's engine (rollouts/worker.py); one in the trai
 for it loads the trainer's own tensors.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,6 @@ class Receiver(Engine):
         What is unfinished goes on with them. Gives the names of those by which `prove_part` proves
         that part. Raises EngineError where the engine refuses them, or they do not arrive.
         """
-
         with self._taking(version), self._cures.reload(self._llm.apply_model):
             self._llm.collective_rpc("start_weight_update")
             self._llm.collective_rpc("update_weights", kwargs={"update_info": dict(announced)})
@@ -67,7 +66,7 @@ class Some(Mapping[str, torch.Tensor]):
     def __contains__(self, name: object) -> bool:
         return name in self._names
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
     def __len__(self) -> int:

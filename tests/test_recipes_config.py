@@ -156,6 +156,9 @@ def test_fields_that_change_no_number_may_differ():
     config = RunConfig()
     free = replace(config, stop_after="1h", train=replace(config.train, keep_last=9))
     assert differences(config, free) == []
+    workers = replace(config, rollouts=Ray(num_workers=2, transfer="gloo"))
+    fewer = replace(config, rollouts=Ray(num_workers=1, transfer="host", publish_s=9, start_s=9))
+    assert differences(workers, fewer) == []  # what the line of a dead crew advises
 
 
 def test_flags_are_what_the_command_line_takes():
