@@ -13,11 +13,10 @@ from pathlib import Path
 
 from recipes.config import RunConfig
 from rl import memory
-from rl.engine_memory import Parts, engine_parts, least_engine_bytes
+from rl.engine_memory import Parts, engine_parts, least_engine_bytes, weight_bytes
 from rl.pace import Round, Speed, seconds
 from rl.workload import Demand
-from rollouts.device_memory import ITEM_BYTES
-from rollouts.placement import Inline, Placement, Ray
+from rollouts.placement import Inline, Ray
 from rollouts.process import uses_gpu
 
 RAY_PROCESSES = 400 * memory.MB
@@ -34,8 +33,8 @@ class Apart(Demand):
     """What a run with workers asks of its trainer; `requests` are those of one worker.
 
     Attributes:
-        num_workers: Engines, each in a process of its own.
-        gpus: Of each, on GPUs.
+        num_workers: Engines, each in `engine.tensor_parallel` processes.
+        gpus: Of each process, on GPUs.
         here: Whether they are on the trainer's machine.
         trainers: Processes that train, and share the workers.
     """
@@ -46,9 +45,14 @@ class Apart(Demand):
     trainers: int
 
     @property
+    def processes(self) -> int:
+        """Of all workers."""
+        return self.num_workers * self.engine.tensor_parallel
+
+    @property
     def gpus_wanted(self) -> int:
         """Of trainers and workers together."""
-        return self.trainers + math.ceil(self.num_workers * self.gpus)
+        return self.trainers + math.ceil(self.processes * self.gpus)
 
 
 def apart(demand: Demand, placement: Ray, *, trainers: int) -> Apart:
@@ -80,7 +84,7 @@ def phases_of(demand: Demand) -> dict[str, Parts]:
 
 
 def worker_parts(demand: Demand, found: Mapping[str, Parts]) -> Parts:
-    """What one worker's process holds on a CPU; freed memory stays with it.
+    """What a process of a worker holds on a CPU; freed memory stays with it.
 
     Args:
         found: What `rl.memory.phases` says of an engine in the trainer's process.
@@ -102,7 +106,7 @@ def _beside(demand: Apart, found: Mapping[str, Parts]) -> Parts:
         )  # the base, for its proof
     if demand.here:
         for name, size in worker_parts(demand, found).items():
-            total[f"workers: {name.removeprefix('engine ')}"] = demand.num_workers * size
+            total[f"workers: {name.removeprefix('engine ')}"] = demand.processes * size
     return {name: size // demand.trainers for name, size in total.items()}
 
 
@@ -119,7 +123,7 @@ def host_parts(demand: Demand) -> Parts:
     if not isinstance(demand, Apart):
         return {"process": whole}
     weights = demand.arch.parameters
-    asleep = weights * ITEM_BYTES[demand.engine.dtype]
+    asleep = weight_bytes(demand)
     read = memory.LIBRARIES + 4 * weights
     published = _published(demand)
     return {
@@ -149,18 +153,19 @@ def placed(demand: Demand) -> str:
         where = "on this machine" if demand.here else "of the cluster, whose memory is not counted"
         return f"placement: {told}, {workers} {where}"
     held = demand.engine.gpu_memory_frac * demand.gpu_bytes
-    least = least_engine_bytes(demand)
+    least, each = least_engine_bytes(demand), demand.gpus * demand.engine.tensor_parallel
     return (
-        f"placement: {told}, {workers} with {demand.gpus:g} GPUs each: {demand.gpus_wanted} GPUs; an "
-        f"engine has {held / 2**30:.1f} GiB of its own and needs at least {least / 2**30:.1f}"
+        f"placement: {told}, {workers} with {each:g} GPUs each: {demand.gpus_wanted} GPUs; an "
+        f"engine has {held / 2**30:.1f} GiB of its own on each and needs at least {least / 2**30:.1f}"
     )
 
 
-def trainers_of(placement: Placement, count: int, *, is_gpu: bool) -> int:
+def trainers_of(config: RunConfig, count: int, *, is_gpu: bool) -> int:
     """Processes that train on so many GPUs, a GPU each: those that no worker has, 1 at least."""
-    if isinstance(placement, Inline) or not is_gpu:
+    if isinstance(config.rollouts, Inline) or not is_gpu:
         return count
-    return max(1, count - math.ceil(placement.num_workers * placement.gpus))
+    each = config.rollouts.gpus * config.engine.tensor_parallel
+    return max(1, count - math.ceil(config.rollouts.num_workers * each))
 
 
 def seconds_of(demand: Demand, work: Round, speed: Speed) -> dict[str, float]:
@@ -168,12 +173,11 @@ def seconds_of(demand: Demand, work: Round, speed: Speed) -> dict[str, float]:
     found = seconds(demand, work, speed)
     if not isinstance(demand, Apart):
         return found
-    share = replace(work, groups=-(-work.groups * demand.trainers // demand.num_workers))
+    count = demand.processes
+    share = replace(work, groups=-(-work.groups * demand.trainers // count))
     own = speed
     if demand.gpu_bytes is None and demand.here:  # one machine's cores
-        own = Speed(
-            flops=speed.flops / demand.num_workers, bandwidth=speed.bandwidth / demand.num_workers
-        )
+        own = Speed(flops=speed.flops / count, bandwidth=speed.bandwidth / count)
     return {**found, "sample": seconds(demand, share, own)["sample"]}
 
 
@@ -185,25 +189,26 @@ def gpus_fault(config: RunConfig, environ: Mapping[str, str] = os.environ) -> st
     if isinstance(config.rollouts, Inline) or config.rollouts.address or not uses_gpu(environ):
         return None
     trainers = int(environ.get("LOCAL_WORLD_SIZE") or 1)
-    return _too_few(trainers, config.rollouts, num_gpus(environ))
+    each = config.rollouts.gpus * config.engine.tensor_parallel
+    return _too_few(trainers, config.rollouts.num_workers, each, num_gpus(environ))
 
 
 def too_few(demand: Demand, have: int) -> str | None:
     """The same of a demand; on CPUs nothing."""
     if not isinstance(demand, Apart) or demand.gpu_bytes is None:
         return None
-    return _too_few(demand.trainers, demand, have)
+    each = demand.gpus * demand.engine.tensor_parallel
+    return _too_few(demand.trainers, demand.num_workers, each, have)
 
 
-def _too_few(trainers: int, workers: Ray | Apart, have: int) -> str | None:
-    wanted = trainers + math.ceil(workers.num_workers * workers.gpus)
+def _too_few(trainers: int, num_workers: int, each: float, have: int) -> str | None:
+    wanted = trainers + math.ceil(num_workers * each)
     if wanted <= have:
         return None
-    room = max(0, have - trainers)
-    fit = int(room // workers.gpus)
+    fit = int(max(0, have - trainers) // each)
     return (
-        f"rollouts.num_workers is {workers.num_workers} with {workers.gpus:g} GPUs each: with one for "
-        f"each of {trainers} trainers that is {wanted}, and there are {have}: "
+        f"rollouts.num_workers is {num_workers} with {each:g} GPUs each: with one for each of "
+        f"{trainers} trainers that is {wanted}, and there are {have}: "
         + (f"lower rollouts.num_workers to {fit}" if fit else "leave rollouts:ray out")
     )
 

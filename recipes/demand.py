@@ -81,12 +81,14 @@ def demand_of(
     """
     train, policy = config.train, config.policy
     several = config.engine.tensor_parallel
-    if processes % several:
+    inline = isinstance(config.rollouts, Inline)
+    if inline and processes % several:
         raise ValueError(
             f"engine.tensor_parallel {several} does not divide {processes}, the number of processes"
         )
     if several > 1 and (fault := sharing_fault(values, several)):
         raise ValueError(fault)
+    engines = processes // several if inline else config.rollouts.num_workers
     shards = processes if policy.fsdp else 1
     compiler = bool(gpu_bytes) or bool(cpu_compiler(os.environ))
     demand = Demand(
@@ -100,7 +102,7 @@ def demand_of(
         group_size=train.group_size,
         reference=config.loss.kl_coefficient > 0,
         engine_tokens=engine_tokens,
-        requests=_share(most_requests(config), processes // several),
+        requests=_share(most_requests(config), engines),
         compiled=policy.compile and shards == 1 and compiler,
         native=gpu_bytes is None
         and policy.dtype == "bfloat16"
@@ -110,10 +112,7 @@ def demand_of(
         gpu_bytes=gpu_bytes,
         shards=shards,
     )
-    if isinstance(config.rollouts, Inline):
-        return demand
-    requests = _share(most_requests(config), config.rollouts.num_workers)
-    return apart(replace(demand, requests=requests), config.rollouts, trainers=processes)
+    return demand if inline else apart(demand, config.rollouts, trainers=processes)
 
 
 def round_of(config: RunConfig, processes: int = 1) -> Round:

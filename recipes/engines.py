@@ -37,7 +37,7 @@ def check_rollouts(config: RunConfig) -> None:
         from rollouts.ray_cluster import start_ray
 
         if int(os.environ.get("RANK") or 0) == 0:
-            start_ray(config.rollouts)
+            start_ray(config.rollouts, config.engine.tensor_parallel)
 
 
 def _check_sharing(config: RunConfig) -> None:
@@ -45,16 +45,18 @@ def _check_sharing(config: RunConfig) -> None:
     told = f"engine.tensor_parallel is {size}"
     if size == 1:
         return
-    if isinstance(config.rollouts, Ray):
-        raise ValueError(
-            f"{told}, but an engine of rollouts:ray is one process: leave one of them out"
-        )
     if config.policy.lora.rank:
         raise ValueError(
             f"{told} and policy.lora.rank {config.policy.lora.rank}: adapters cannot be published "
             "to an engine that several processes share; leave one of them out"
         )
-    if fault := processes_fault(size):
+    if isinstance(config.rollouts, Ray):
+        if 0 < config.rollouts.gpus < 1 and uses_gpu(os.environ):
+            raise ValueError(
+                f"{told} and rollouts.gpus {config.rollouts.gpus:g}: each process of such an engine "
+                "needs a whole GPU, leave rollouts.gpus at 1"
+            )
+    elif fault := processes_fault(size):
         raise ValueError(fault)
 
 
@@ -64,11 +66,17 @@ def processes_fault(size: int) -> str | None:
     here = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or 1)
     if here == 1 < size:
         return (
-            f"{told}, but one process runs: start torchrun --nproc-per-node {size} -m recipes.NAME"
+            f"{told}, but one process runs: start torchrun --nproc-per-node {size} -m recipes.NAME, "
+            "or name rollouts:ray"
         )
     if here % size:
         return f"{told}, but {here} processes run on this machine: use a number that divides theirs"
     return None
+
+
+def per_engine(config: RunConfig) -> int:
+    """Trainers that share an engine, which workers have among themselves."""
+    return config.engine.tensor_parallel if isinstance(config.rollouts, Inline) else 1
 
 
 def open_engine(

@@ -23,7 +23,7 @@ from recipes.config import RunConfig, to_yaml
 from recipes.control import ShuffledCollector
 from recipes.data import Data, load_data, make_ledger
 from recipes.decontamination import keep_record
-from recipes.engines import check_rollouts, open_engine, split_of
+from recipes.engines import check_rollouts, open_engine, per_engine, split_of
 from recipes.noise import quiet
 from recipes.preflight import check_config, check_reference, check_room
 from recipes.progress import Progress, show_result
@@ -60,7 +60,7 @@ def launch(config: RunConfig, path: Path, *, resume: bool, recipe: str) -> None:
     check_rollouts(config)
     if config.end_after is not None:
         parse_duration(config.end_after, "end_after")
-    ranks = replace(find_ranks(), per_engine=config.engine.tensor_parallel)
+    ranks = replace(find_ranks(), per_engine=per_engine(config))
     path = ranks.from_first(lambda: path)
     stopper = Stopper(config.stop_after)
     progress = Progress(config.train.num_rounds)

@@ -146,7 +146,7 @@ def plan_of(config: RunConfig, device: Device, *, prompt: int | None, mean: int 
             f"policy.dtype is bfloat16, which {device.name} does not compute in: use "
             "--policy.dtype float16 --engine.dtype float16"
         )
-    trainers = trainers_of(config.rollouts, device.count, is_gpu=device.is_gpu)
+    trainers = trainers_of(config, device.count, is_gpu=device.is_gpu)
     lengths = assumed_lengths(config, prompt, mean)
     values = read_model_config(config.model)
     tokens = engine_tokens(config, lengths.prompt, values.get("max_position_embeddings"))

@@ -106,7 +106,7 @@ class Crew:
             self._weights, self.version = (weights, version), version
             self.idle += [remote for remote in self.members if remote.number in self._waiting]
             self._waiting.clear()
-            asked = self._asked(lambda remote: remote.actor.publish.remote(weights, version))
+            asked = self._asked("publish", weights, version)
         return self._answer(asked)
 
     def receive(self, version: int, send: Callable[[list[Remote]], list[str]]) -> list[str]:
@@ -135,21 +135,21 @@ class Crew:
     def prove_base(self, base: Any) -> Any:
         """Have every worker compare its base with that of this reference."""
         self._base = base
-        return self.tell(lambda remote: remote.actor.prove_base.remote(base))
+        return self.tell("prove_base", base)
 
-    def tell(self, ask: Callable[[Remote], Any]) -> Any:
+    def tell(self, method: str, *args: Any) -> Any:
         """Ask every worker that is ready, and wait until all have done it; gives one's answer."""
-        return self._answer(self._asked(ask))
+        return self._answer(self._asked(method, *args))
 
-    def _asked(self, ask: Callable[[Remote], Any]) -> list[tuple[Remote, Any]]:
+    def _asked(self, method: str, *args: Any) -> list[tuple[Remote, Any]]:
         with self.lock:
-            return [(remote, ask(remote)) for remote in self.ready()]
+            return [(remote, remote.tell(method, *args)) for remote in self.ready()]
 
     def _answer(self, asked: Sequence[tuple[Remote, Any]]) -> Any:
         answer, end = None, time.monotonic() + self.members[0].placement.publish_s
         for remote, call in asked:
             try:
-                answer = remote.get(call, max(end - time.monotonic(), 0.1))
+                answer = remote.get(call, end - time.monotonic())
                 remote.version = self.version
             except DEATHS as error:
                 with self.lock:
@@ -164,8 +164,8 @@ class Crew:
         with self.lock:
             if not self.is_ready(remote):
                 return []
-            if isinstance(error, GetTimeoutError | EngineError):  # not dead, but of no use
-                remote.kill()
+            if remote.size > 1 or isinstance(error, GetTimeoutError | EngineError):
+                remote.kill()  # not dead, but of no use
             requests = remote.release()
             remote.failures += 1
             remote.version = -1
@@ -252,14 +252,14 @@ class Crew:
         remote.find()
         self._load(remote)
         if self._base is not None:
-            remote.get(remote.actor.prove_base.remote(self._base), remote.placement.publish_s)
+            remote.get(remote.tell("prove_base", self._base), remote.placement.publish_s)
         self._catch_up(remote)
 
     def _catch_up(self, remote: Remote) -> None:
         """Give a worker that comes back the weights that the others have."""
         if (held := self._weights) is not None:
             weights, version = held
-            remote.get(remote.actor.publish.remote(weights, version), remote.placement.publish_s)
+            remote.get(remote.tell("publish", weights, version), remote.placement.publish_s)
             remote.version = version
 
     def _load(self, remote: Remote) -> Facts:

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 SEEN = "0.32."
 """Versions of vLLM in which the faults were seen begin so."""
+MEETING = "GROUPWISE_MEETING"
+"""The variable that names the group of a process that no torchrun started (rollouts/meeting.py)."""
 ROTATION_GAP = 0.1
 """Rounding to bfloat16 moves numbers of std 1 by a few hundredths; a wrong rotation by 1 and more."""
 
@@ -74,6 +76,8 @@ class Cures:
             executor._distributed_args = lambda self: (_own_address(), *plain(self)[1:])
         try:
             yield
+            if self.memory:
+                _forget_names()
         finally:
             executor._distributed_args = plain
 
@@ -134,7 +138,18 @@ def _own_address() -> str:
 
     What follows its last colon becomes the name of the memory that they share.
     """
-    return f"env://:{os.environ.get('MASTER_PORT')}-{os.getppid()}"
+    return f"env://:{_own_name()}"
+
+
+def _own_name() -> str:
+    return f"{os.environ.get('MASTER_PORT')}-{os.environ.get(MEETING) or os.getppid()}"
+
+
+def _forget_names() -> None:
+    """Once all have opened the memory that they share it needs no name, and a kill leaves none."""
+    torch.distributed.barrier()
+    for file in Path("/dev/shm").glob(f"{_own_name()}-*"):
+        file.unlink(missing_ok=True)
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ENDINGS = "GROUPWISE_ENDINGS"
@@ -22,17 +23,25 @@ def line_of(host: str, pid: int) -> str:
     return f"{host} process {pid} "
 
 
-def find(endings: Path, host: str, pid: int, patience_s: float) -> str:
-    """How a process ended, in words; waits a little for its line, and is empty without one."""
+def find(endings: Path, host: str, pids: Sequence[int], patience_s: float) -> tuple[int, str]:
+    """Which of these processes ended first, and how, in words; waits a little for a line.
+
+    Without one it is the first of them, and no word.
+    """
     end = time.monotonic() + patience_s
     while True:
         lines = endings.read_text().splitlines() if endings.is_file() else []
-        for line in reversed(lines):
-            _, found, words = line.partition(line_of(host, pid))
-            if found:
-                return words
+        found = {}
+        for number, line in enumerate(lines):
+            for pid in pids:
+                _, here, words = line.partition(" " + line_of(host, pid))
+                if here:  # the last line of each: numbers of processes come again
+                    found[pid] = number, words
+        if found:
+            pid, (_, words) = min(found.items(), key=lambda each: each[1][0])
+            return pid, words
         if time.monotonic() > end:
-            return ""
+            return pids[0], ""
         time.sleep(0.05)
 
 

@@ -16,13 +16,14 @@ class Ray:
     """Engines in Ray actors, on this machine or on a cluster."""
 
     num_workers: int = 1
-    """Engines, each in a process of its own."""
+    """Engines, each in a process of its own, or in engine.tensor_parallel of them."""
     address: str = ""
     """Of a running Ray cluster, HOST:PORT or auto; without one, Ray starts on this machine."""
     cores: int = 0
-    """CPU cores of each worker; 0 shares this machine's equally, and takes one beside a GPU."""
+    """CPU cores of each process of a worker; 0 shares this machine's equally, and takes one beside a
+    GPU."""
     gpus: float = 1.0
-    """GPUs of each worker, where there are any."""
+    """Of a GPU, where there are any, for each process of a worker: 0.5 lets two workers share one."""
     transfer: Literal["auto", "host", "nccl", "gloo"] = "auto"
     """How weights reach workers: through the hosts' memory, or from device to device, by nccl between
     GPUs or gloo between CPUs; auto is nccl for several workers of whole GPUs, else host."""
@@ -41,6 +42,11 @@ class Ray:
         if self.cores < 0 or self.gpus < 0:
             raise ValueError(
                 f"rollouts.cores is {self.cores} and gpus {self.gpus}; neither can be below 0"
+            )
+        if self.gpus > 1:
+            raise ValueError(
+                f"rollouts.gpus is {self.gpus:g}, but it is of a GPU for each process: set "
+                "engine.tensor_parallel for an engine over several"
             )
         if min(self.silence_s, self.publish_s, self.start_s) <= 0 or self.max_failures < 1:
             raise ValueError(

@@ -80,5 +80,4 @@ class Publisher:
         if not self._is_sent:
             return self._crew.publish(given, version)
         self._is_sent = False
-        names, number = ray.put(self._names), self._number
-        return self._crew.tell(lambda remote: remote.actor.prove_part.remote(given, names, number))
+        return self._crew.tell("prove_part", given, ray.put(self._names), self._number)

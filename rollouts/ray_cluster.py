@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,10 @@ _QUIET = {
 }
 
 
-def start_ray(placement: Ray) -> None:
+def start_ray(placement: Ray, processes: int = 1) -> None:
     """Join the cluster at the address, or start one of this machine that ends with this process.
 
-    Does nothing if this process has joined one already.
+    It is to have room for workers of so many `processes` each. Does nothing if this process has joined one already.
 
     Raises:
         ValueError: No Ray answers there, it is of another version, or it is too small for the workers.
@@ -63,40 +63,56 @@ def start_ray(placement: Ray) -> None:
         except (ConnectionError, RuntimeError, AuthenticationError) as error:
             said = " ".join(str(error).split())
             raise ValueError(f"rollouts.address {placement.address!r}: {said[:300]}") from error
-    check_room(placement, ray.cluster_resources())
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    check_room(placement, machines, processes)
 
 
-def check_room(placement: Ray, there: Mapping[str, float]) -> None:
-    """Raise ValueError if the cluster's resources do not hold all workers, with what would fit."""
-    wanted = resources(placement)
+def check_room(placement: Ray, machines: Sequence[Mapping[str, float]], processes: int = 1) -> None:
+    """Raise ValueError if the cluster does not hold all workers, each on one machine; says what fits."""
+    wanted = resources(placement, processes)
     for kind, name, field in (("num_gpus", "GPU", "gpus"), ("num_cpus", "CPU", "cores")):
-        have, each = there.get(name, 0.0), wanted.get(kind, 0)
-        if each and placement.num_workers * each > have:
-            fit = int(have // each)
+        if not (each := wanted.get(kind, 0)):
+            continue
+        have = [machine.get(name, 0.0) for machine in machines]
+        fit = sum(int(number // each) for number in have)
+        if placement.num_workers > fit:
+            held = (
+                " + ".join(f"{number:g}" for number in have) if len(have) > 1 else f"{sum(have):g}"
+            )
+            also = ", or engine.tensor_parallel" if processes > 1 else ""
             raise ValueError(
                 f"rollouts.num_workers is {placement.num_workers} with {each:g} {name}s each, and Ray "
-                f"has {have:g} in all: at most {fit} fit. Lower rollouts.num_workers or rollouts.{field}"
+                f"has {held} in all: at most {fit} fit. Lower rollouts.num_workers or "
+                f"rollouts.{field}{also}"
             )
 
 
-def resources(placement: Ray) -> dict[str, float]:
-    """What Ray is asked for each worker.
+def resources(placement: Ray, processes: int = 1) -> dict[str, float]:
+    """What Ray is asked for each worker, which has so many processes.
 
     Raises ValueError where the cores of a cluster's machines would have to be guessed.
     """
+    cores = processes * cores_of(placement, processes)
     if uses_gpu(os.environ):
-        return {"num_gpus": placement.gpus, "num_cpus": placement.cores or 1}
-    if placement.address and not placement.cores:
+        return {"num_gpus": processes * placement.gpus, "num_cpus": cores}
+    return {"num_cpus": cores}
+
+
+def cores_of(placement: Ray, processes: int = 1) -> int:
+    """Cores of each process of a worker. Raises ValueError as `resources` does."""
+    if placement.cores or uses_gpu(os.environ):
+        return placement.cores or 1
+    if placement.address:
         raise ValueError("rollouts.cores is 0: on a cluster of CPUs say how many each worker has")
-    return {"num_cpus": placement.cores or max(1, len(physical_cores()) // placement.num_workers)}
+    return max(1, len(physical_cores()) // (placement.num_workers * processes))
 
 
-def worker_environment(placement: Ray) -> dict[str, str]:
+def worker_environment(placement: Ray, processes: int = 1) -> dict[str, str]:
     """What must be set before a worker's process starts."""
     cuda = uses_gpu(os.environ)
     ours = ("OMP_", "VLLM_CPU_OMP", *LAUNCHER)
     kept = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
-    cpus = list(range(int(resources(placement)["num_cpus"])))
+    cpus = list(range(cores_of(placement, processes)))
     settings = required_environment(kept, cuda=cuda, cpus=cpus, allocator=mimalloc())
     settings.pop("VLLM_CPU_OMP_THREADS_BIND", None)  # told when it is known where it runs
     return {**settings, **_QUIET}

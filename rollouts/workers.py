@@ -62,7 +62,7 @@ def open_workers(
             worker whose model or packages differ.
     """
     transfer = transfer_of(placement, cuda=uses_gpu(os.environ), whole=adapter is None)
-    start_ray(placement)
+    start_ray(placement, config.tensor_parallel)
     logs.mkdir(parents=True, exist_ok=True)
     share = -(-num_requests // placement.num_workers)
     spec = Spec(
@@ -185,7 +185,7 @@ class Workers:
 
     def reset_prefix_cache(self) -> None:
         """Forget every computed prompt."""
-        self.crew.tell(lambda remote: remote.actor.reset_prefix_cache.remote())
+        self.crew.tell("reset_prefix_cache")
 
     def sleep(self) -> None:
         """Nothing: the workers share no device with the trainer."""

@@ -126,11 +126,11 @@ def test_an_engine_that_these_processes_cannot_share_is_refused(
     assert line("0") == "engine.tensor_parallel is 0: use 1 or more"
     assert line("2") == (
         "engine.tensor_parallel is 2, but one process runs: start torchrun --nproc-per-node 2 -m "
-        "recipes.NAME"
+        "recipes.NAME, or name rollouts:ray"
     )
-    assert line("2", "rollouts:ray") == (
-        "engine.tensor_parallel is 2, but an engine of rollouts:ray is one process: leave one of "
-        "them out"
+    assert line("2", "rollouts:ray", "--rollouts.gpus", "2") == (
+        "Error parsing rollouts: rollouts.gpus is 2, but it is of a GPU for each process: set "
+        "engine.tensor_parallel for an engine over several; see python -m recipes.r1_zero --help"
     )
     assert line("2", "--policy.lora.rank", "4") == (
         "engine.tensor_parallel is 2 and policy.lora.rank 4: adapters cannot be published to an "

@@ -30,6 +30,8 @@ SIZES = {
     "--scoring.workers": "1",
 }
 RAY = ("rollouts:ray", "--rollouts.num-workers", "2")
+SHARED = ("rollouts:ray", "--engine.tensor-parallel", "2")
+"""Two workers, and one whose engine two processes share."""
 
 # The driver dies when its third round's update begins.
 DYING = """
@@ -128,10 +130,11 @@ def test_the_ledger_tells_of_every_problem(ahead):
 
 
 @pytest.mark.slow
-def test_workers_make_the_run_of_one_engine(tiny_model, tmp_path):
+@pytest.mark.parametrize("given", [RAY, SHARED])
+def test_workers_make_the_run_of_one_engine(tiny_model, tmp_path, given):
     done = run(*words(tiny_model, tmp_path / "inline"))
     assert done.returncode == 0, done.stderr[-3000:]
-    done = run(*words(tiny_model, tmp_path / "ray", *RAY))
+    done = run(*words(tiny_model, tmp_path / "ray", *given))
     assert done.returncode == 0, done.stderr[-3000:]
     pairs = zip(rounds(tmp_path / "inline"), rounds(tmp_path / "ray"), strict=True)
     for mine, theirs in pairs:

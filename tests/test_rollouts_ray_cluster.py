@@ -90,32 +90,44 @@ def test_a_recipe_ends_with_code_2(
 @pytest.mark.parametrize(
     ("placement", "there", "fit"),
     [
-        (Ray(num_workers=3, cores=4), {"CPU": 8.0}, "3 with 4 CPUs each, and Ray has 8 in all: at most 2"),
-        (Ray(num_workers=1, cores=2), {}, "1 with 2 CPUs each, and Ray has 0 in all: at most 0"),
+        (Ray(num_workers=3, cores=4), [8.0], "3 with 4 CPUs each, and Ray has 8 in all: at most 2"),
+        (Ray(num_workers=1, cores=2), [], "1 with 2 CPUs each, and Ray has 0 in all: at most 0"),
+        (Ray(num_workers=2, cores=4), [6.0, 3.0], "2 with 4 CPUs each, and Ray has 6 + 3 in all: at most 1"),
     ],
 )  # fmt: skip
-def test_more_workers_than_there_is_room_for(placement: Ray, there: dict[str, float], fit: str):
+def test_more_workers_than_there_is_room_for(placement: Ray, there: list[float], fit: str):
     with pytest.raises(ValueError) as caught:
-        check_room(placement, there)
+        check_room(placement, [{"CPU": cores} for cores in there])
     assert str(caught.value) == (
         f"rollouts.num_workers is {fit} fit. Lower rollouts.num_workers or rollouts.cores"
     )
 
 
+def test_a_worker_of_several_processes_is_on_one_machine():
+    placement = Ray(num_workers=2, cores=2)
+    check_room(placement, [{"CPU": 8.0}, {"CPU": 9.0}], processes=4)
+    with pytest.raises(ValueError) as caught:
+        check_room(placement, [{"CPU": 8.0}, {"CPU": 7.0}], processes=4)
+    assert str(caught.value) == (
+        "rollouts.num_workers is 2 with 8 CPUs each, and Ray has 8 + 7 in all: at most 1 fit. Lower "
+        "rollouts.num_workers or rollouts.cores, or engine.tensor_parallel"
+    )
+
+
 def test_on_a_cluster_of_cpus_cores_are_named():
     with pytest.raises(ValueError, match=r"rollouts.cores is 0: on a cluster of CPUs say how many"):
-        check_room(Ray(num_workers=2, address="auto"), {"CPU": 8.0})
+        check_room(Ray(num_workers=2, address="auto"), [{"CPU": 8.0}])
 
 
 OTHER_MODEL = """
 import sys
 from pathlib import Path
 from rollouts.sampler import EngineConfig
-from rollouts.worker import Spec, Worker
+from rollouts.worker import Seat, Spec, Worker
 digest, model, logs, told = sys.argv[1:]
 sizes = dict(config=EngineConfig(), max_tokens=8, num_requests=1, adapter=None, transfer="host")
 try:
-    Worker().start(3, Spec(model=Path(model), digest=digest, logs=Path(logs), **sizes), 0, 1)
+    Worker().start(3, Spec(model=Path(model), digest=digest, logs=Path(logs), **sizes), Seat(index=0, count=1))
 except ValueError as error:
     Path(told).write_text(str(error))
 """

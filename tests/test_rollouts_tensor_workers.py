@@ -1,0 +1,159 @@
+"""Workers whose engine is tensor-parallel: two real processes are one worker, and end as one."""
+
+import os
+import signal
+import threading
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from queue import SimpleQueue
+
+import pytest
+import ray
+import torch
+
+from rollouts import ending
+from rollouts.engine import Engine
+from rollouts.exchange import EngineError
+from rollouts.placement import Ray
+from rollouts.publishing import Publisher
+from rollouts.remote import Remote
+from rollouts.sampler import EngineConfig
+from rollouts.worker import Progress, Spec
+from rollouts.workers import Workers, open_workers
+from tests.test_rollouts_workers import by_id, make_requests, tokens, wait_for_all
+
+CONFIG = EngineConfig(dtype="float32", max_concurrent=8, max_kv_gib=0.1, tensor_parallel=2)
+SHAPE = {"max_tokens": 128, "num_requests": 48}
+
+
+@pytest.fixture(scope="module")
+def workers(tiny_model: Path, tmp_path_factory):
+    """One of them, of two processes of one core each, that can take weights past the hosts' memory."""
+    placement = Ray(num_workers=1, silence_s=8, publish_s=8, transfer="gloo")
+    logs = tmp_path_factory.mktemp("workers")
+    before = set(Path("/dev/shm").glob("*cpushm*"))
+    made = open_workers(tiny_model, CONFIG, placement, logs=logs, **SHAPE)
+    assert set(Path("/dev/shm").glob("*cpushm*")) == before
+    yield made
+    made.close()
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def weights(tiny_model: Path, read_weights) -> dict[str, torch.Tensor]:
+    return read_weights(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def wanted(workers: Workers, tiny_model: Path, weights) -> dict[str, tuple[int, ...]]:
+    """What an engine in one process draws."""
+    alone = Engine(tiny_model, replace(CONFIG, tensor_parallel=1), **SHAPE)
+    alone.publish(weights, 0)
+    return tokens(by_id(alone.sample(make_requests("a"))))
+
+
+def processes(workers: Workers) -> list[int]:
+    remote = workers.crew.members[0]
+    return [remote.place[2], *remote.beside]
+
+
+def test_two_processes_are_one_worker(workers: Workers, weights, wanted):
+    proof = workers.publish(weights, 0)
+    assert proof.num_checked == proof.num_total
+    assert len(set(processes(workers))) == 2
+    assert tokens(by_id(workers.sample(make_requests("a")))) == wanted
+    assert ray.available_resources().get("CPU", 0) == 0
+
+
+def test_weights_come_by_a_transfer_to_each_process(workers: Workers, weights, wanted):
+    assert workers.publisher.sends()
+    proof = workers.publish({name: each + 1 / 64 for name, each in weights.items()}, 1)
+    assert 0 < proof.num_checked < proof.num_total
+    changed = tokens(by_id(workers.sample(make_requests("a"))))
+    assert changed.keys() == wanted.keys() and changed != wanted
+    workers.publish(weights, 2)
+    assert tokens(by_id(workers.sample(make_requests("a")))) == wanted
+
+
+def test_weights_arrive_in_flight(workers: Workers, weights):
+    begun, found = threading.Event(), []
+
+    def sample() -> None:
+        for completion in workers.sample(make_requests("d", max_tokens=100)):
+            found.append(completion)
+            begun.set()
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    assert begun.wait(30)
+    workers.publish(weights, 3)
+    thread.join(60)
+    spans = [span for each in by_id(found).values() for span in each.versions]
+    assert len(found) == 48
+    assert {version for version, _, _ in spans} == {2, 3}
+
+
+@pytest.mark.parametrize(
+    ("rank", "number"),
+    [
+        pytest.param(0, signal.SIGKILL, marks=pytest.mark.slow),
+        (1, signal.SIGKILL),
+        pytest.param(1, signal.SIGSTOP, marks=pytest.mark.slow),
+    ],
+)
+def test_if_one_process_dies_all_come_back(
+    workers: Workers, weights, wanted, caplog, rank: int, number: int
+):
+    workers.publisher = Publisher(workers.crew)  # a single worker comes back by what the host holds
+    workers.publish(weights, 4)
+    before, found = processes(workers), []
+    for completion in workers.sample(make_requests("a")):
+        found.append(completion)
+        if len(found) == 5:
+            os.kill(before[rank], number)
+    assert tokens(by_id(found)) == wanted
+    first = f"process {before[rank]} on " if number == signal.SIGKILL else "process "
+    assert f"died: worker 0, {first}" in caplog.text and "killed by SIGKILL" in caplog.text
+    assert "Loading safetensors" not in caplog.text  # said at its start, not at its end
+    wait_for_all(workers)
+    assert not set(before) & set(processes(workers))
+    assert tokens(by_id(workers.sample(make_requests("a")))) == wanted
+
+
+def remote_of_two(calls: list[Future]) -> Remote:
+    """A worker that was asked something, without its processes."""
+    spec = Spec(
+        model=Path(), digest="", config=CONFIG, adapter=None, transfer="host", logs=Path(), **SHAPE
+    )  # fmt: skip
+    remote = Remote(number=3, spec=spec, placement=Ray(), heard=SimpleQueue())
+    remote.call = calls
+    return remote
+
+
+def test_processes_that_draw_other_tokens_are_noticed():
+    calls = [Future(), Future()]
+    for drawn, call in enumerate(calls):
+        answer = Progress(completions=(), num_unfinished=0, drawn=drawn, resident_bytes=0)
+        call.set_result(answer)
+    with pytest.raises(EngineError, match="the processes of worker 3 drew different tokens"):
+        remote_of_two(calls).answer()
+
+
+def test_a_process_that_died_is_heard_of_while_another_still_waits_for_it():
+    calls = [Future(), Future()]
+    calls[1].set_exception(EngineError("gone"))
+    with pytest.raises(EngineError, match="gone"):
+        remote_of_two(calls).answer()
+
+
+def test_the_process_that_ended_first_is_told(tmp_path: Path):
+    log = tmp_path / "endings.log"
+    log.write_text(
+        "2026-11-23 14:00:00 here process 12 ended with code 0\n"  # its number came again
+        "2026-11-23 14:36:00 here process 345 killed by SIGSEGV, 0.7 GiB at most\n"
+        "2026-11-23 14:36:01 here process 12 killed by SIGKILL, 0.7 GiB at most\n"
+        "2026-11-23 14:35:00 there process 45 killed by SIGTERM\n"
+    )
+    assert ending.find(log, "here", [12, 345], 0) == (345, "killed by SIGSEGV, 0.7 GiB at most")
+    assert ending.find(log, "here", [45, 46], 0) == (45, "")
