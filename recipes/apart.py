@@ -129,7 +129,7 @@ def host_parts(demand: Demand) -> Parts:
     return {
         # What is published comes there as an engine that sleeps would.
         "trainer": max(read, whole - asleep + published),
-        "worker": memory.LIBRARIES + asleep,
+        "worker": demand.engine.tensor_parallel * (memory.LIBRARIES + asleep),
         "Ray": RAY_PROCESSES + 2 * published,
     }
 

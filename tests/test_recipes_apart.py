@@ -109,6 +109,26 @@ def test_a_gpu_of_a_trainer_holds_no_engine_and_a_workers_no_trainer(model: Path
     }
 
 
+def test_a_worker_of_several_processes_by_hand(model: Path):
+    one, two = (
+        numbers(f"quickstart --device 24GiB {RAY} 2 --rollouts.cores 1 {more}", model)
+        for more in ("", "--engine.tensor-parallel 2")
+    )
+    few, many = (each["memory_bytes"]["sample"] for each in (one, two))
+    # Four processes of half the weights and of one of two key heads each, and four times vLLM.
+    for name in ("weights", "KV pool"):
+        assert many[f"workers: {name}"] == few[f"workers: {name}"]
+    assert many["workers: libraries"] == 2 * few["workers: libraries"] == 4 * 800 * MB
+
+    found = numbers(f"quickstart --device 5xh100 {RAY} 2 --engine.tensor-parallel 2", model)
+    assert found["placement"].startswith(
+        "placement: 1 trainer without an engine, 2 workers with 2 "
+    )
+    assert found["placement"].partition(" each: ")[2].startswith("5 GPUs")
+    weights = 2 * COUNT
+    assert found["host_parts"]["worker"] == 2 * (800 * MB + weights // 2)
+
+
 def test_gpus_that_no_worker_has_train(model: Path):
     few, many = (
         planned([*f"quickstart --device 8xh100 {RAY} {count}".split(), "--model", str(model)])
@@ -153,6 +173,11 @@ def test_a_start_counts_this_machines_gpus(monkeypatch: pytest.MonkeyPatch):
     assert apart.gpus_fault(config, {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4"}) is None
     both = {"CUDA_VISIBLE_DEVICES": "0,1,2,3,4", "LOCAL_WORLD_SIZE": "2"}
     assert "of 2 trainers that is 6, and there are 5" in apart.gpus_fault(config, both)
+    shared = replace(config, engine=replace(config.engine, tensor_parallel=2))
+    assert apart.gpus_fault(shared, seen) == (
+        "rollouts.num_workers is 4 with 2 GPUs each: with one for each of 1 trainers that is 9, and "
+        "there are 4: lower rollouts.num_workers to 1"
+    )
     elsewhere = replace(config, rollouts=Ray(num_workers=4, address="10.0.0.1:6379"))
     assert apart.gpus_fault(elsewhere, seen) is None
     assert apart.gpus_fault(PRESETS["quickstart"](), seen) is None
