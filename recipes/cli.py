@@ -71,6 +71,8 @@ def guarded(action: Callable[[], None]) -> int:
         rank = "" if is_first() else f"process {os.environ['RANK']}: "
         print(f"error: {rank}{_harmless(line)}", file=sys.stderr, flush=True)
         return USER_ERROR
+    if _met():
+        sys.modules["rl.ranks"].leave()
     return 0
 
 

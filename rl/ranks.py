@@ -126,3 +126,12 @@ def find_ranks() -> Ranks:
 def met() -> bool:
     """Whether several processes have found each other."""
     return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def leave() -> None:
+    """Part from the other processes, at the end of all that they do together.
+
+    Left to Python's end, gloo's threads may meet it half gone, and abort a process that was done.
+    """
+    if met():
+        torch.distributed.destroy_process_group()

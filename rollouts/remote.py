@@ -44,6 +44,9 @@ LAST_LINES = 8
 ENDING_S = 5.0
 """So long is waited for the line of how a process ended."""
 RETRY_S = 0.25
+KILL = r"Task was killed due to.*"
+EXIT_OR_KILL = rf"Worker exit type.*|{KILL}"
+"""What Ray says of a process's end, and of one that it killed itself, for memory."""
 Call = list[Future[Progress]]
 
 
@@ -233,9 +236,9 @@ class Remote:
         rank, how = self._end(ENDING_S)
         host = self.place[1] if self.place else "an unknown machine"
         memory = f"{self.resident_bytes / 2**30:.1f} GiB when last heard of"
-        how = how or "how it ended is not known"
         who = f"worker {self.number}, process {self._pids[rank]} on {host}"
-        return f"{who}: {how} ({memory}){cause(error)}"
+        known = cause(error, with_exit=not how)
+        return f"{who}: {how or 'how it ended is not known'} ({memory}){known}"
 
     def last_words(self) -> str:
         """The end of what it printed since it was ready, if its file can be seen from here."""
@@ -263,8 +266,11 @@ def _kill(pids: Sequence[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def cause(error: Exception) -> str:
-    """What Ray knows of a death beyond its happening, in one line; often nothing."""
+def cause(error: Exception, *, with_exit: bool) -> str:
+    """What Ray knows of a death beyond its happening, in one line; often nothing.
+
+    Of how a process exited it knows less than rollouts/ending.py, and tells that at length.
+    """
     if isinstance(error, NotStartedError):
         return "; it was started again unasked"
     if isinstance(error, GetTimeoutError):
@@ -272,7 +278,7 @@ def cause(error: Exception) -> str:
     if isinstance(error, EngineError):
         return f"; {_printable(str(error).splitlines()[-1])}"
     said = " ".join(str(error).split())
-    found = re.search(r"(Worker exit type|Task was killed due to).*", said)
+    found = re.search(EXIT_OR_KILL if with_exit else KILL, said)
     return f"; Ray: {_printable(found[0])}" if found else ""
 
 

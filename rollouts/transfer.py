@@ -2,17 +2,19 @@
 
 One broadcast to all workers, NCCL's between GPUs and gloo's between CPUs, past the hosts' memory.
 The workers' end is rollouts/receiver.py; when it is used, and what follows if it fails, says
-rollouts/publishing.py. Nothing waits here for longer than the patience that it is given, but for
-NCCL's own meeting, which has no end if a worker dies in it.
+rollouts/publishing.py. Nothing waits here for longer than the patience that it is given.
 """
 
 import logging
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, TypeVar
 
 import ray
+import torch
 from torch import Tensor
 
 from rollouts.engine import VLLM_NCCL
@@ -21,7 +23,10 @@ from rollouts.gloo import GlooSender
 from rollouts.remote import Remote
 
 logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 SENDERS = {"nccl": VLLM_NCCL.NCCLTrainerWeightTransferEngine, "gloo": GlooSender}
+MEETING_S = 60.0
+"""Trainer and workers that have not met by then do not reach each other, or one of them died."""
 BUFFER_BYTES = 2**28
 """On every GPU, twice: tensors go in packs of so many bytes, and one may be on its way."""
 
@@ -71,7 +76,11 @@ class Transfer:
             world_size=1 + sum(remote.size for remote in remotes),
             packed_buffer_size_bytes=BUFFER_BYTES,
         )
-        self._sender = SENDERS[self.kind].trainer_init(info, client=client, source=source)
+        sender = SENDERS[self.kind]
+        self._sender = within(
+            min(MEETING_S, self.patience_s),
+            lambda: sender.trainer_init(info, client=client, source=source),
+        )
         self._met = there
 
     def _leave(self) -> None:
@@ -146,7 +155,7 @@ class Client:
         for remote in self._remotes:
             asked += remote.tell("join", {**init_info, "rank_offset": rank})
             rank += remote.size
-        self._wait(asked)
+        self._wait(asked, min(MEETING_S, self.patience_s))
 
     def start_weight_update(self) -> None:
         """Nothing: `update_weights` does it."""
@@ -155,23 +164,20 @@ class Client:
         """Have each take what the sender sends at the same time."""
         announced = ray.put(update_info)
         told = (self._version, self._part)
-        self.wanted = self._wait(
-            call for remote in self._remotes for call in remote.tell("receive", announced, *told)
-        )
+        asked = [remote.tell("receive", announced, *told) for remote in self._remotes]
+        self.wanted = self._wait([call for calls in asked for call in calls], self.patience_s)
 
     def finish_weight_update(self, weight_version: str | None = None) -> None:
         """Nothing: `update_weights` does it."""
 
-    def _wait(self, asked: Iterable[Any]) -> Any:
+    def _wait(self, calls: Sequence[Any], patience_s: float) -> Any:
         """One's answer when all have answered. Raises the first error, or TimeoutError."""
-        calls, answer, end = list(asked), None, time.monotonic() + self.patience_s
+        answer, end = None, time.monotonic() + patience_s
         try:
             while calls:
                 done, calls = ray.wait(calls, timeout=max(end - time.monotonic(), 0))
                 if not done:
-                    raise TimeoutError(
-                        f"{len(calls)} workers did not answer in {self.patience_s} s"
-                    )
+                    raise TimeoutError(f"{len(calls)} workers did not answer in {patience_s:g} s")
                 answer = ray.get(done[0])
         except Exception:
             self._abort()
@@ -179,6 +185,31 @@ class Client:
                 call.future()  # else Ray would print what they come to
             raise
         return answer
+
+
+def within(patience_s: float, act: Callable[[], Result]) -> Result:
+    """What a call gives that may wait for ever, as NCCL's meeting does for a worker that has died.
+
+    Raises TimeoutError after so many seconds and leaves the call to itself, in a thread.
+    """
+    came: Future[Result] = Future()
+    device = torch.cuda.current_device() if torch.cuda.is_available() else None
+
+    def run() -> None:
+        if device is not None:  # which is a thread's own
+            torch.cuda.set_device(device)
+        try:
+            came.set_result(act())
+        except Exception as error:  # noqa: BLE001  it is raised where it is waited for
+            came.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return came.result(patience_s)
+    except TimeoutError as error:
+        if came.done():  # it is the call's own
+            raise
+        raise TimeoutError(f"trainer and workers have not met in {patience_s:g} s") from error
 
 
 def free_port() -> int:

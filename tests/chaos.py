@@ -1,7 +1,8 @@
 """Random faults on a run with Ray workers: `python -m tests.chaos MODEL FOLDER [--faults 30] [--seed 0]`.
 
 Kills, stops and starves workers, and kills the driver and resumes it, at random moments; then holds
-the run against an undisturbed one of one engine, token by token. The last line is JSON.
+the run against an undisturbed one of one engine, token by token. With `--shared` two processes are
+one worker, and the undisturbed run has such an engine too. The last line is JSON.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -32,8 +34,6 @@ SIZES = """
 """
 RAY = [
     "rollouts:ray",
-    "--rollouts.num-workers",
-    "2",
     "--rollouts.silence-s",
     "6",
     "--rollouts.publish-s",
@@ -41,6 +41,7 @@ RAY = [
     "--rollouts.max-failures",
     "20",
 ]
+TWO, SHARED = ["--rollouts.num-workers", "2"], ["--engine.tensor-parallel", "2"]
 REWARD = "def reward(problem, text):\n    return float(len(text) % 2)\n"
 FAULTS = {
     "SIGKILL of a worker": 16,
@@ -99,14 +100,16 @@ def strike(kind: str, driver: subprocess.Popen, draw: Random) -> bool:
     return True
 
 
-def disturbed(model: Path, folder: Path, num_faults: int, seed: int) -> Counter[str]:
+def disturbed(
+    model: Path, folder: Path, workers: Sequence[str], num_faults: int, seed: int
+) -> Counter[str]:
     """A run to its end under so many faults, or as many as it lasts for; gives those that hit."""
     draw = Random(seed)
     plan = [kind for kind, share in FAULTS.items() for _ in range(share)]
     kinds = [plan[index % len(plan)] for index in range(num_faults)]
     draw.shuffle(kinds)
     hit: Counter[str] = Counter()
-    driver, before = begin(model, folder, *RAY), 0
+    driver, before = begin(model, folder, *RAY, *workers), 0
     while driver.poll() is None:
         time.sleep(draw.uniform(0.5, 6.5))
         count = len(list((folder / "rollouts").glob("round-*")))
@@ -158,16 +161,20 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--faults", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--shared", action="store_true")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     (arguments.folder / "rewards_by_length.py").write_text(REWARD)
     calm = arguments.folder / "calm"
-    if begin(arguments.model, calm).wait():
+    workers = SHARED if arguments.shared else TWO
+    alone = [*RAY, *SHARED] if arguments.shared else []
+    if begin(arguments.model, calm, *alone).wait():
         raise SystemExit((arguments.folder / "calm.log").read_text()[-3000:])
     began = time.monotonic()
-    hit = disturbed(arguments.model, arguments.folder / "chaos", arguments.faults, arguments.seed)
+    chaos = arguments.folder / "chaos"
+    hit = disturbed(arguments.model, chaos, workers, arguments.faults, arguments.seed)
     told = {"faults": sum(hit.values()), **hit, "seconds": time.monotonic() - began}
-    print(json.dumps(told | held_against(arguments.folder / "chaos", calm)))
+    print(json.dumps(told | held_against(chaos, calm)))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from rl.objective import LossConfig
 from rl.optimizer import OptimizerConfig
 from rl.packing import Batch, PackingConfig, pack
 from rl.policy import Policy, PolicyConfig
-from rl.ranks import Ranks, find_ranks
+from rl.ranks import Ranks, find_ranks, leave
 from rl.update import prepare, update
 from rollouts.rollout import Group, Rollout
 
@@ -195,6 +195,7 @@ def main() -> None:
     folder, ranks = Path(sys.argv[1]), find_ranks()
     found = {name: trained(folder, case, ranks) for name, case in CASES.items()}
     torch.save(found, folder / f"result-{ranks.index}-of-{ranks.count}.pt")
+    leave()
 
 
 if __name__ == "__main__":

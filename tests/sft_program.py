@@ -13,7 +13,7 @@ import torch
 
 from rl.optimizer import OptimizerConfig
 from rl.policy import Policy, PolicyConfig
-from rl.ranks import find_ranks
+from rl.ranks import find_ranks, leave
 from rl.sft import Example, SupervisedConfig, fine_tune
 
 EXAMPLES = tuple(
@@ -101,3 +101,4 @@ if __name__ == "__main__":
     told = globals()[name](Path(model), Path(folder))
     if os.environ.get("RANK", "0") == "0":
         print("\n" + json.dumps(told))
+    leave()

@@ -20,7 +20,7 @@ from rl.fsdp import gathered
 from rl.objective import LossConfig
 from rl.optimizer import OptimizerConfig
 from rl.policy import Policy
-from rl.ranks import Ranks, find_ranks
+from rl.ranks import Ranks, find_ranks, leave
 from rl.run_folder import RunFolder
 from rl.update import prepare, update
 from tests.ranks_program import RATE, TEMPERATURE, Case, batches_of, policy
@@ -146,3 +146,4 @@ if __name__ == "__main__":
     for step in steps:
         what, *words = step.split(":")
         globals()[what](Path(path), mine, *words)
+    leave()

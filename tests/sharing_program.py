@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import Phi3Config, Phi3ForCausalLM
 
-from rl.ranks import Ranks, find_ranks
+from rl.ranks import Ranks, find_ranks, leave
 from rl.split_sampling import gather_shares
 from rollouts.exchange import EngineError
 from rollouts.proof import WeightProofError
@@ -158,6 +158,7 @@ def main() -> None:
     results = {n: found(folder / n, MODELS[n], ranks) for n in sys.argv[2:]}
     results["apart"] = told_apart(ranks)
     torch.save(results, folder / f"result-{ranks.index}-of-{ranks.count}.pt")
+    leave()
 
 
 if __name__ == "__main__":

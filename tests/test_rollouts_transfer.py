@@ -14,6 +14,7 @@ from rollouts.exchange import EngineError, TransferError
 from rollouts.placement import Ray, transfer_of
 from rollouts.proof import WeightProofError
 from rollouts.sampler import EngineConfig
+from rollouts.transfer import SENDERS, within
 from rollouts.workers import Workers, open_workers
 from tests.test_rollouts_workers import by_id, make_requests, pids, tokens, wait_for_all
 
@@ -145,9 +146,30 @@ def test_a_transfer_that_never_works_is_left(workers: Workers, weights, monkeypa
     publisher._transfer = transfer
 
 
+@pytest.mark.slow
+def test_a_meeting_that_never_ends_is_left(workers: Workers, weights, wanted, monkeypatch, caplog):
+    class Deaf:
+        @classmethod
+        def trainer_init(cls, info, **given):
+            threading.Event().wait()
+
+    transfer = workers.publisher._transfer
+    transfer._met = []
+    monkeypatch.setitem(SENDERS, "gloo", Deaf)
+    monkeypatch.setattr("rollouts.transfer.MEETING_S", 0.5)
+    sent = Acting(moved(weights, 1 / 64), None)
+    workers.publish(sent, 16)
+    assert sent.read[: len(sent)] == list(sent)
+    told = (
+        "version 16 goes through the hosts' memory: TimeoutError: trainer and workers have not met"
+    )
+    assert f"{told} in 0.5 s" in caplog.text
+    wait_for_all(workers)
+
+
 def test_who_comes_back_waits_for_the_next_version(workers: Workers, weights, wanted, caplog):
-    workers.publish(weights, 16)
     workers.publish(weights, 17)
+    workers.publish(weights, 18)
     victim = pids(workers)[0]
     found = []
     for completion in workers.sample(make_requests("a")):
@@ -160,9 +182,9 @@ def test_who_comes_back_waits_for_the_next_version(workers: Workers, weights, wa
     assert [remote.number for remote in workers.crew.ready()] == [1]
     assert "worker 0 is back and gets its weights with the next version" in caplog.text
     assert not workers.publisher.sends()
-    workers.publish(weights, 18)
-    assert workers.crew.is_whole() and workers.publisher.sends()
     workers.publish(weights, 19)
+    assert workers.crew.is_whole() and workers.publisher.sends()
+    workers.publish(weights, 20)
     assert tokens(by_id(workers.sample(make_requests("a")))) == wanted
 
 
@@ -174,15 +196,15 @@ def test_weights_arrive_in_flight(workers: Workers, weights, wanted):
             found.append(completion)
             begun.set()
 
-    workers.publish(weights, 20)
+    workers.publish(weights, 21)
     thread = threading.Thread(target=sample)
     thread.start()
     assert begun.wait(30) and workers.publisher.sends()
-    workers.publish(weights, 21)
+    workers.publish(weights, 22)
     thread.join(60)
     spans = [span for each in by_id(found).values() for span in each.versions]
     assert len(found) == 48
-    assert {version for version, _, _ in spans} == {20, 21}
+    assert {version for version, _, _ in spans} == {21, 22}
 
 
 def test_when_nobody_is_left_who_has_them_it_says_so(workers: Workers, weights, wanted):
@@ -192,6 +214,20 @@ def test_when_nobody_is_left_who_has_them_it_says_so(workers: Workers, weights, 
         for index, _ in enumerate(workers.sample(make_requests("e", max_tokens=100))):
             for pid in killed if index == 0 else ():
                 os.kill(pid, signal.SIGKILL)
+
+
+def test_what_never_ends_is_left_to_itself():
+    assert within(5, lambda: 3) == 3
+    with pytest.raises(TimeoutError, match=r"trainer and workers have not met in 0\.05 s"):
+        within(0.05, threading.Event().wait)
+    with pytest.raises(ZeroDivisionError):
+        within(5, lambda: 1 / 0)
+
+    def late() -> None:
+        raise TimeoutError("of its own")
+
+    with pytest.raises(TimeoutError, match="of its own"):
+        within(5, late)
 
 
 @pytest.mark.parametrize(
