@@ -106,8 +106,8 @@ def disturbed(
     """A run to its end under so many faults, or as many as it lasts for; gives those that hit."""
     draw = Random(seed)
     plan = [kind for kind, share in FAULTS.items() for _ in range(share)]
+    draw.shuffle(plan)
     kinds = [plan[index % len(plan)] for index in range(num_faults)]
-    draw.shuffle(kinds)
     hit: Counter[str] = Counter()
     driver, before = begin(model, folder, *RAY, *workers), 0
     while driver.poll() is None:
