@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from recipes.arguments import read_fields, take, text_of, unknown_field
 
@@ -48,7 +48,13 @@ def main(name: str, about: str, default_preset: str) -> None:
     prepare_process()
     with open(os.devnull, "w") as none, redirect_stdout(sys.stdout if is_first() else none):
         print(about, flush=True)
-        code = guarded(lambda: start(name, default_preset, sys.argv[1:]))
+        end(guarded(lambda: start(name, default_preset, sys.argv[1:])))
+
+
+def end(code: int) -> NoReturn:
+    """End this process; if all went well it parts from those that torchrun started beside it."""
+    if not code and _met():
+        sys.modules["rl.ranks"].leave()
     sys.exit(code)
 
 
@@ -71,8 +77,6 @@ def guarded(action: Callable[[], None]) -> int:
         rank = "" if is_first() else f"process {os.environ['RANK']}: "
         print(f"error: {rank}{_harmless(line)}", file=sys.stderr, flush=True)
         return USER_ERROR
-    if _met():
-        sys.modules["rl.ranks"].leave()
     return 0
 
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from recipes.arguments import read_fields, take, text_of, unknown_field
-from recipes.cli import guarded
+from recipes.cli import end, guarded
 
 PROGRAM = "python -m recipes.sft"
 FOLDERS = ("--config", "--resume", "--run-folder")
@@ -22,7 +22,7 @@ def main() -> None:
     from rollouts.process import prepare_process
 
     prepare_process()
-    sys.exit(guarded(lambda: start(sys.argv[1:])))
+    end(guarded(lambda: start(sys.argv[1:])))
 
 
 def start(argv: Sequence[str]) -> None:

@@ -133,5 +133,5 @@ def leave() -> None:
 
     Left to Python's end, gloo's threads may meet it half gone, and abort a process that was done.
     """
-    if met():
+    if met() and torch.distributed.get_world_size() > 1:
         torch.distributed.destroy_process_group()
