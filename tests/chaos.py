@@ -2,7 +2,8 @@
 
 Kills, stops and starves workers, and kills the driver and resumes it, at random moments; then holds
 the run against an undisturbed one of one engine, token by token. With `--shared` two processes are
-one worker, and the undisturbed run has such an engine too. The last line is JSON.
+one worker, and the undisturbed run has such an engine too. With `--transfer gloo` weights go past
+the hosts' memory, and where that is told to be why a run ended, it is resumed. The last line is JSON.
 """
 
 import argparse
@@ -42,6 +43,8 @@ RAY = [
     "20",
 ]
 TWO, SHARED = ["--rollouts.num-workers", "2"], ["--engine.tensor-parallel", "2"]
+LOST = "went past the hosts' memory: --resume"
+"""Said where all workers came back and nobody holds their weights."""
 REWARD = "def reward(problem, text):\n    return float(len(text) % 2)\n"
 FAULTS = {
     "SIGKILL of a worker": 16,
@@ -110,18 +113,22 @@ def disturbed(
     kinds = [plan[index % len(plan)] for index in range(num_faults)]
     hit: Counter[str] = Counter()
     driver, before = begin(model, folder, *RAY, *workers), 0
-    while driver.poll() is None:
+    while driver.returncode != 0:
         time.sleep(draw.uniform(0.5, 6.5))
         count = len(list((folder / "rollouts").glob("round-*")))
+        if driver.poll():
+            said = (folder.parent / f"{folder.name}.log").read_text()[-3000:]
+            if LOST not in said:
+                raise SystemExit(said)
+            hit["resumed"] += 1
+            driver, before = begin(model, folder), count
         # Not while it starts: what dies then ends the run, with the reason.
-        if kinds and count > before and strike(kinds[-1], driver, draw):
+        elif kinds and count > before and strike(kinds[-1], driver, draw):
             kind = kinds.pop()
             hit[kind] += 1
             print(f"{count} rounds: {kind}", flush=True)
             if kind == "SIGKILL of the driver":
                 driver, before = begin(model, folder), count
-    if driver.returncode:
-        raise SystemExit((folder.parent / f"{folder.name}.log").read_text()[-3000:])
     return hit
 
 
@@ -162,18 +169,24 @@ def main() -> None:
     parser.add_argument("--faults", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shared", action="store_true")
+    parser.add_argument("--transfer", default="host")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     (arguments.folder / "rewards_by_length.py").write_text(REWARD)
     calm = arguments.folder / "calm"
-    workers = SHARED if arguments.shared else TWO
+    workers = [
+        *(SHARED if arguments.shared else TWO),
+        "--rollouts.transfer",
+        arguments.transfer,
+    ]
     alone = [*RAY, *SHARED] if arguments.shared else []
     if begin(arguments.model, calm, *alone).wait():
         raise SystemExit((arguments.folder / "calm.log").read_text()[-3000:])
     began = time.monotonic()
     chaos = arguments.folder / "chaos"
     hit = disturbed(arguments.model, chaos, workers, arguments.faults, arguments.seed)
-    told = {"faults": sum(hit.values()), **hit, "seconds": time.monotonic() - began}
+    faults = sum(hit.values()) - hit["resumed"]
+    told = {"faults": faults, **hit, "seconds": time.monotonic() - began}
     print(json.dumps(told | held_against(chaos, calm)))
 
 
