@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import ActorUnschedulableError, GetTimeoutError, RayActorError
 
 from rollouts.exchange import EngineError, TransferError
 from rollouts.placement import Ray
@@ -21,7 +21,8 @@ from rollouts.rollout import Request
 from rollouts.worker import Facts, NotStartedError, Spec, installed
 
 logger = logging.getLogger(__name__)
-DEATHS = (RayActorError, NotStartedError, GetTimeoutError)
+DEATHS = (RayActorError, ActorUnschedulableError, NotStartedError, GetTimeoutError)
+"""The second is raised where a machine goes while a worker's processes are put on it."""
 LOOK_S = 1.0
 """How often it is looked who is silent."""
 Answer = TypeVar("Answer")

@@ -13,6 +13,7 @@ import ray
 import torch
 
 from rollouts import ending
+from rollouts.crew import DEATHS
 from rollouts.engine import Engine
 from rollouts.exchange import EngineError
 from rollouts.placement import Ray
@@ -119,6 +120,16 @@ def test_if_one_process_dies_all_come_back(
     wait_for_all(workers)
     assert not set(before) & set(processes(workers))
     assert tokens(by_id(workers.sample(make_requests("a")))) == wanted
+
+
+def test_a_machine_that_goes_before_all_are_there_is_a_death(workers: Workers):
+    spec = workers.crew.members[0].spec
+    remote = Remote(number=9, spec=spec, placement=Ray(), heard=SimpleQueue())
+    remote.actors = [remote._process(num_cpus=0)]
+    remote.place = ("ab" * 28, "gone", 1)
+    with pytest.raises(DEATHS):
+        remote.load(0, 1)
+    remote.dismiss()
 
 
 def remote_of_two(calls: list[Future]) -> Remote:
