@@ -3,10 +3,12 @@
 import os
 import signal
 import threading
+import time
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -16,11 +18,12 @@ from rollouts import ending
 from rollouts.crew import DEATHS
 from rollouts.engine import Engine
 from rollouts.exchange import EngineError
+from rollouts.meeting import join
 from rollouts.placement import Ray
 from rollouts.publishing import Publisher
 from rollouts.remote import Remote
 from rollouts.sampler import EngineConfig
-from rollouts.worker import Progress, Spec
+from rollouts.worker import Progress, Seat, Spec, Worker
 from rollouts.workers import Workers, open_workers
 from tests.test_rollouts_workers import by_id, make_requests, tokens, wait_for_all
 
@@ -122,6 +125,50 @@ def test_if_one_process_dies_all_come_back(
     assert tokens(by_id(workers.sample(make_requests("a")))) == wanted
 
 
+class Steps:
+    """An engine of which nothing ever finishes, and whose steps take as long as they are told to."""
+
+    unfinished = ()
+
+    def __init__(self, step_s: float):
+        self.step_s, self.count = step_s, 0
+
+    def abort(self, ids):
+        pass
+
+    submit = abort
+
+    def advance(self, patience_s):
+        time.sleep(self.step_s)
+        self.count += 1
+        return []
+
+
+class Stepping(Worker):
+    """A worker's process with such an engine."""
+
+    def begin(self, meeting, rank, step_s):
+        join(meeting, rank, self._store)
+        self._seat = Seat(index=0, count=1, rank=rank, meeting=meeting)
+        self._started = Steps(step_s)
+
+    def counted(self):
+        return self._engine.count
+
+
+def test_processes_take_as_many_steps_whatever_their_clocks_say(workers: Workers):
+    """Else what comes between two calls would reach them at different steps."""
+    actors = [ray.remote(num_cpus=0)(Stepping).remote() for _ in range(2)]
+    meeting = ray.get(actors[0].invite.remote(2))
+    begun = [each.begin.remote(meeting, n, 0.01 + 0.04 * n) for n, each in enumerate(actors)]
+    ray.get(begun)
+    ray.get([each.advance.remote((), 0.5, ()) for each in actors])
+    first, second = ray.get([each.counted.remote() for each in actors])
+    assert first == second > 1
+    for each in actors:
+        ray.kill(each)
+
+
 def test_a_machine_that_goes_before_all_are_there_is_a_death(workers: Workers):
     spec = workers.crew.members[0].spec
     remote = Remote(number=9, spec=spec, placement=Ray(), heard=SimpleQueue())
@@ -140,6 +187,35 @@ def remote_of_two(calls: list[Future]) -> Remote:
     remote = Remote(number=3, spec=spec, placement=Ray(), heard=SimpleQueue())
     remote.call = calls
     return remote
+
+
+class Recording:
+    """An actor that writes down what it is asked."""
+
+    def __init__(self):
+        self.asked = []
+        self.advance = SimpleNamespace(remote=self._ask)
+
+    def _ask(self, what):
+        time.sleep(0.001)
+        self.asked.append(what)
+
+
+def test_all_processes_are_told_in_one_order_whoever_speaks():
+    remote = remote_of_two([])
+    remote.actors = [Recording(), Recording()]
+
+    def speak(name):
+        for number in range(20):
+            remote.tell("advance", (name, number))
+
+    threads = [threading.Thread(target=speak, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    first, second = (actor.asked for actor in remote.actors)
+    assert first == second and len(first) == 40
 
 
 def test_processes_that_draw_other_tokens_are_noticed():
