@@ -206,10 +206,11 @@ def _too_few(trainers: int, num_workers: int, each: float, have: int) -> str | N
     if wanted <= have:
         return None
     fit = int(max(0, have - trainers) // each)
+    lower = "lower engine.tensor_parallel, or " if each > 1 else ""
     return (
         f"rollouts.num_workers is {num_workers} with {each:g} GPUs each: with one for each of "
         f"{trainers} trainers that is {wanted}, and there are {have}: "
-        + (f"lower rollouts.num_workers to {fit}" if fit else "leave rollouts:ray out")
+        + (f"lower rollouts.num_workers to {fit}" if fit else f"{lower}leave rollouts:ray out")
     )
 
 

@@ -172,7 +172,7 @@ class Crew:
             remote.version = -1
             self.idle = [other for other in self.idle if other is not remote]
             told = remote.death(error)
-            logger.warning("died: %s; %d requests go to the others", told, len(requests))
+            logger.warning("died: %s; %d requests are dealt out again", told, len(requests))
             if words := remote.last_words():
                 logger.warning("its last lines:\n%s", words)
             if remote.failures < remote.placement.max_failures:

@@ -79,11 +79,16 @@ def check_room(placement: Ray, machines: Sequence[Mapping[str, float]], processe
             held = (
                 " + ".join(f"{number:g}" for number in have) if len(have) > 1 else f"{sum(have):g}"
             )
-            also = ", or engine.tensor_parallel" if processes > 1 else ""
+            ways = {
+                "rollouts.num_workers": fit > 0,
+                f"rollouts.{field}": placement.cores > 1 if name == "CPU" else processes == 1,
+                "engine.tensor_parallel": processes > 1,
+            }
+            lower = " or ".join(way for way, helps in ways.items() if helps)
             raise ValueError(
                 f"rollouts.num_workers is {placement.num_workers} with {each:g} {name}s each, and Ray "
-                f"has {held} in all: at most {fit} fit. Lower rollouts.num_workers or "
-                f"rollouts.{field}{also}"
+                f"has {held} in all: {f'at most {fit} fit' if fit else 'none fits'}. "
+                + (f"Lower {lower}" if lower else f"Start Ray with more {name}s")
             )
 
 

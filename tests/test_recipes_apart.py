@@ -178,6 +178,9 @@ def test_a_start_counts_this_machines_gpus(monkeypatch: pytest.MonkeyPatch):
         "rollouts.num_workers is 4 with 2 GPUs each: with one for each of 1 trainers that is 9, and "
         "there are 4: lower rollouts.num_workers to 1"
     )
+    wide = replace(config, engine=replace(config.engine, tensor_parallel=4))
+    told = apart.gpus_fault(wide, seen)
+    assert told.endswith("are 4: lower engine.tensor_parallel, or leave rollouts:ray out")
     elsewhere = replace(config, rollouts=Ray(num_workers=4, address="10.0.0.1:6379"))
     assert apart.gpus_fault(elsewhere, seen) is None
     assert apart.gpus_fault(PRESETS["quickstart"](), seen) is None
