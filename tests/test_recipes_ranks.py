@@ -196,12 +196,20 @@ def test_when_one_dies_all_end_and_one_process_goes_on(tiny_model, place, alone,
     assert_masters_near(folder, alone)
 
 
-@pytest.mark.parametrize("staleness", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_two_trainers_share_one_worker(tiny_model, place, alone, staleness):
-    folder = place / f"shared-{staleness}"
+@pytest.mark.parametrize(
+    ("staleness", "processes"),
+    [
+        (0, 1),
+        pytest.param(1, 1, marks=pytest.mark.slow),
+        pytest.param(0, 2, marks=pytest.mark.slow),
+    ],
+)
+def test_two_trainers_share_one_worker(tiny_model, place, alone, staleness, processes):
+    folder = place / f"shared-{staleness}-{processes}"
     way = "host" if staleness else "gloo"
     more = ("--policy.fsdp", "rollouts:ray", "--rollouts.transfer", way)
     more += ("--train.max-staleness", str(staleness))
+    more += ("--engine.tensor-parallel", str(processes))
     done = torchrun("-m", "recipes.r1_zero", *words(tiny_model, folder, *more), **path(place))
     assert done.returncode == 0, done.stderr[-3000:]
     assert "the hosts' memory" not in done.stderr
