@@ -18,6 +18,7 @@ from rl.pace import Round, Speed, seconds
 from rl.workload import Demand
 from rollouts.placement import Inline, Ray
 from rollouts.process import uses_gpu
+from rollouts.sampler import EngineConfig
 
 RAY_PROCESSES = 400 * memory.MB
 """Of Ray's own processes on a machine, a worker's parent too: measured 380 with two workers."""
@@ -34,7 +35,7 @@ class Apart(Demand):
 
     Attributes:
         num_workers: Engines, each in `engine.tensor_parallel` processes.
-        gpus: Of each process, on GPUs.
+        gpus: Of each worker, on GPUs.
         here: Whether they are on the trainer's machine.
         trainers: Processes that train, and share the workers.
     """
@@ -52,7 +53,7 @@ class Apart(Demand):
     @property
     def gpus_wanted(self) -> int:
         """Of trainers and workers together."""
-        return self.trainers + math.ceil(self.processes * self.gpus)
+        return self.trainers + math.ceil(self.num_workers * self.gpus)
 
 
 def apart(demand: Demand, placement: Ray, *, trainers: int) -> Apart:
@@ -60,7 +61,7 @@ def apart(demand: Demand, placement: Ray, *, trainers: int) -> Apart:
     return Apart(
         **{field.name: getattr(demand, field.name) for field in fields(demand)},
         num_workers=placement.num_workers,
-        gpus=placement.gpus,
+        gpus=_gpus_each(placement, demand.engine),
         here=not placement.address,
         trainers=trainers,
     )
@@ -153,9 +154,9 @@ def placed(demand: Demand) -> str:
         where = "on this machine" if demand.here else "of the cluster, whose memory is not counted"
         return f"placement: {told}, {workers} {where}"
     held = demand.engine.gpu_memory_frac * demand.gpu_bytes
-    least, each = least_engine_bytes(demand), demand.gpus * demand.engine.tensor_parallel
+    least = least_engine_bytes(demand)
     return (
-        f"placement: {told}, {workers} with {each:g} GPUs each: {demand.gpus_wanted} GPUs; an "
+        f"placement: {told}, {workers} with {demand.gpus:g} GPUs each: {demand.gpus_wanted} GPUs; an "
         f"engine has {held / 2**30:.1f} GiB of its own on each and needs at least {least / 2**30:.1f}"
     )
 
@@ -164,8 +165,13 @@ def trainers_of(config: RunConfig, count: int, *, is_gpu: bool) -> int:
     """Processes that train on so many GPUs, a GPU each: those that no worker has, 1 at least."""
     if isinstance(config.rollouts, Inline) or not is_gpu:
         return count
-    each = config.rollouts.gpus * config.engine.tensor_parallel
+    each = _gpus_each(config.rollouts, config.engine)
     return max(1, count - math.ceil(config.rollouts.num_workers * each))
+
+
+def _gpus_each(placement: Ray, engine: EngineConfig) -> float:
+    """Of each worker."""
+    return placement.gpus * engine.tensor_parallel
 
 
 def seconds_of(demand: Demand, work: Round, speed: Speed) -> dict[str, float]:
@@ -189,7 +195,7 @@ def gpus_fault(config: RunConfig, environ: Mapping[str, str] = os.environ) -> st
     if isinstance(config.rollouts, Inline) or config.rollouts.address or not uses_gpu(environ):
         return None
     trainers = int(environ.get("LOCAL_WORLD_SIZE") or 1)
-    each = config.rollouts.gpus * config.engine.tensor_parallel
+    each = _gpus_each(config.rollouts, config.engine)
     return _too_few(trainers, config.rollouts.num_workers, each, num_gpus(environ))
 
 
@@ -197,8 +203,7 @@ def too_few(demand: Demand, have: int) -> str | None:
     """The same of a demand; on CPUs nothing."""
     if not isinstance(demand, Apart) or demand.gpu_bytes is None:
         return None
-    each = demand.gpus * demand.engine.tensor_parallel
-    return _too_few(demand.trainers, demand.num_workers, each, have)
+    return _too_few(demand.trainers, demand.num_workers, demand.gpus, have)
 
 
 def _too_few(trainers: int, num_workers: int, each: float, have: int) -> str | None:

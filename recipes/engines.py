@@ -51,7 +51,7 @@ def _check_sharing(config: RunConfig) -> None:
             "to an engine that several processes share; leave one of them out"
         )
     if isinstance(config.rollouts, Ray):
-        if 0 < config.rollouts.gpus < 1 and uses_gpu(os.environ):
+        if config.rollouts.gpus < 1 and uses_gpu(os.environ):
             raise ValueError(
                 f"{told} and rollouts.gpus {config.rollouts.gpus:g}: each process of such an engine "
                 "needs a whole GPU, leave rollouts.gpus at 1"

@@ -12,12 +12,12 @@ import torch.distributed as dist
 from rollouts.cures import MEETING
 from rollouts.worker import Meeting
 
-HOST = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 
 
 def invite(size: int) -> tuple[Any, Meeting]:
     """Open a place to meet, by the first process; it is there for as long as the first answer is."""
-    store = dist.TCPStore(HOST, 0, size, is_master=True, wait_for_workers=False)
+    store = dist.TCPStore(LOOPBACK, 0, size, is_master=True, wait_for_workers=False)
     devices = os.environ.get("CUDA_VISIBLE_DEVICES")
     return store, Meeting(size=size, port=store.port, name=f"{os.getpid()}", devices=devices)
 
@@ -33,12 +33,12 @@ def join(meeting: Meeting, rank: int, store: Any = None) -> None:
         "LOCAL_RANK": rank,
         "WORLD_SIZE": meeting.size,
         "LOCAL_WORLD_SIZE": meeting.size,
-        "MASTER_ADDR": HOST,
+        "MASTER_ADDR": LOOPBACK,
         "MASTER_PORT": meeting.port,
         MEETING: meeting.name,
     }
     os.environ.update({name: str(value) for name, value in told.items()})
-    there = store or dist.TCPStore(HOST, meeting.port, meeting.size, is_master=False)
+    there = store or dist.TCPStore(LOOPBACK, meeting.port, meeting.size, is_master=False)
     kinds = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(kinds, store=there, rank=rank, world_size=meeting.size)
 

@@ -35,7 +35,8 @@ _QUIET = {
 def start_ray(placement: Ray, processes: int = 1) -> None:
     """Join the cluster at the address, or start one of this machine that ends with this process.
 
-    It is to have room for workers of so many `processes` each. Does nothing if this process has joined one already.
+    It is to have room for workers of so many `processes` each. Does nothing if this process has
+    joined one already.
 
     Raises:
         ValueError: No Ray answers there, it is of another version, or it is too small for the workers.
@@ -76,9 +77,7 @@ def check_room(placement: Ray, machines: Sequence[Mapping[str, float]], processe
         have = [machine.get(name, 0.0) for machine in machines]
         fit = sum(int(number // each) for number in have)
         if placement.num_workers > fit:
-            held = (
-                " + ".join(f"{number:g}" for number in have) if len(have) > 1 else f"{sum(have):g}"
-            )
+            one = f", on one machine {max(have):g} at most" if len(have) > 1 else ""
             ways = {
                 "rollouts.num_workers": fit > 0,
                 f"rollouts.{field}": placement.cores > 1 if name == "CPU" else processes == 1,
@@ -87,7 +86,7 @@ def check_room(placement: Ray, machines: Sequence[Mapping[str, float]], processe
             lower = " or ".join(way for way, helps in ways.items() if helps)
             raise ValueError(
                 f"rollouts.num_workers is {placement.num_workers} with {each:g} {name}s each, and Ray "
-                f"has {held} in all: {f'at most {fit} fit' if fit else 'none fits'}. "
+                f"has {sum(have):g} in all{one}: {f'at most {fit} fit' if fit else 'none fits'}. "
                 + (f"Lower {lower}" if lower else f"Start Ray with more {name}s")
             )
 

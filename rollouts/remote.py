@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import ray
-from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from rollouts import ending
@@ -201,9 +201,17 @@ class Remote:
     def get(self, asked: Sequence[Any], patience_s: float) -> Any:
         """The first's answer, when all have answered.
 
-        Raises RayActorError if one died, GetTimeoutError if one hangs.
+        Raises RayActorError if one died, whatever the others say of that, and GetTimeoutError if one
+        hangs.
         """
-        return ray.get(list(asked), timeout=max(patience_s, 0.1))[0]
+        try:
+            return ray.get(list(asked), timeout=max(patience_s, 0.1))[0]
+        except RayTaskError:
+            end = time.monotonic() + ENDING_S * (self.size > 1)
+            for call in asked:  # a process may fail of another's death before Ray has told that
+                with contextlib.suppress(RayTaskError, GetTimeoutError):
+                    ray.get(call, timeout=max(end - time.monotonic(), 0))
+            raise
 
     def release(self) -> list[Request]:
         """Take back what it holds; what it says of that is not listened to."""

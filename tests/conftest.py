@@ -69,6 +69,12 @@ def read_weights() -> Callable[[Path], dict[str, "torch.Tensor"]]:
     return checkpoint_weights
 
 
+@pytest.fixture(scope="module")
+def weights(tiny_model: Path) -> dict[str, "torch.Tensor"]:
+    """What the tiny model publishes."""
+    return checkpoint_weights(tiny_model)
+
+
 ENGINES: list[Any] = []
 """Kept until the process ends: freeing one takes seconds, and tears down the state of the others."""
 

@@ -132,6 +132,12 @@ def test_an_engine_that_these_processes_cannot_share_is_refused(
         "Error parsing rollouts: rollouts.gpus is 2, but it is of a GPU for each process: set "
         "engine.tensor_parallel for an engine over several; see python -m recipes.r1_zero --help"
     )
+    with monkeypatch.context() as cuda:
+        cuda.setattr("recipes.engines.uses_gpu", lambda environ: True)  # there is none here
+        assert line("2", "rollouts:ray", "--rollouts.gpus", "0.5") == (
+            "engine.tensor_parallel is 2 and rollouts.gpus 0.5: each process of such an engine needs "
+            "a whole GPU, leave rollouts.gpus at 1"
+        )
     assert line("2", "--policy.lora.rank", "4") == (
         "engine.tensor_parallel is 2 and policy.lora.rank 4: adapters cannot be published to an "
         "engine that several processes share; leave one of them out"

@@ -300,6 +300,16 @@ def test_a_mistake_that_the_first_process_has_not_made_is_told_too(monkeypatch, 
     assert capsys.readouterr().err == "error: process 1: no such folder here\n"
 
 
+@pytest.mark.parametrize(("code", "left"), [(0, [1]), (2, [])])
+def test_a_process_parts_from_the_others_if_all_went_well(monkeypatch, code, left):
+    found = []
+    monkeypatch.setattr(cli, "_met", lambda: True)
+    monkeypatch.setattr("rl.ranks.leave", lambda: found.append(1))
+    with pytest.raises(SystemExit) as ended:
+        cli.end(code)
+    assert (ended.value.code, found) == (code, left)
+
+
 def test_nothing_wrong_is_code_0():
     assert guarded(lambda: None) == 0
 

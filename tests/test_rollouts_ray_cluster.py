@@ -94,7 +94,7 @@ def test_a_recipe_ends_with_code_2(
         (Ray(num_workers=3, cores=1), [2.0], "3 with 1 CPUs each, and Ray has 2 in all: at most 2 fit. Lower rollouts.num_workers"),
         (Ray(num_workers=1, cores=2), [], "1 with 2 CPUs each, and Ray has 0 in all: none fits. Lower rollouts.cores"),
         (Ray(num_workers=1, cores=1), [0.0], "1 with 1 CPUs each, and Ray has 0 in all: none fits. Start Ray with more CPUs"),
-        (Ray(num_workers=2, cores=4), [6.0, 3.0], "2 with 4 CPUs each, and Ray has 6 + 3 in all: at most 1 fit. Lower rollouts.num_workers or rollouts.cores"),
+        (Ray(num_workers=2, cores=4), [6.0, 3.0], "2 with 4 CPUs each, and Ray has 9 in all, on one machine 6 at most: at most 1 fit. Lower rollouts.num_workers or rollouts.cores"),
     ],
 )  # fmt: skip
 def test_more_workers_than_there_is_room_for(placement: Ray, there: list[float], told: str):
@@ -109,8 +109,8 @@ def test_a_worker_of_several_processes_is_on_one_machine():
     with pytest.raises(ValueError) as caught:
         check_room(placement, [{"CPU": 8.0}, {"CPU": 7.0}], processes=4)
     assert str(caught.value) == (
-        "rollouts.num_workers is 2 with 8 CPUs each, and Ray has 8 + 7 in all: at most 1 fit. Lower "
-        "rollouts.num_workers or rollouts.cores or engine.tensor_parallel"
+        "rollouts.num_workers is 2 with 8 CPUs each, and Ray has 15 in all, on one machine 8 at most: "
+        "at most 1 fit. Lower rollouts.num_workers or rollouts.cores or engine.tensor_parallel"
     )
 
 

@@ -12,7 +12,6 @@ from types import SimpleNamespace
 
 import pytest
 import ray
-import torch
 
 from rollouts import ending
 from rollouts.crew import DEATHS
@@ -25,7 +24,15 @@ from rollouts.remote import Remote
 from rollouts.sampler import EngineConfig
 from rollouts.worker import Progress, Seat, Spec, Worker
 from rollouts.workers import Workers, open_workers
-from tests.test_rollouts_workers import by_id, make_requests, tokens, wait_for_all
+from tests.test_rollouts_workers import (
+    by_id,
+    killed_in_the_middle,
+    make_requests,
+    published_in_the_middle,
+    tokens,
+    versions,
+    wait_for_all,
+)
 
 CONFIG = EngineConfig(dtype="float32", max_concurrent=8, max_kv_gib=0.1, tensor_parallel=2)
 SHAPE = {"max_tokens": 128, "num_requests": 48}
@@ -42,11 +49,6 @@ def workers(tiny_model: Path, tmp_path_factory):
     yield made
     made.close()
     ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def weights(tiny_model: Path, read_weights) -> dict[str, torch.Tensor]:
-    return read_weights(tiny_model)
 
 
 @pytest.fixture(scope="module")
@@ -81,21 +83,7 @@ def test_weights_come_by_a_transfer_to_each_process(workers: Workers, weights, w
 
 
 def test_weights_arrive_in_flight(workers: Workers, weights):
-    begun, found = threading.Event(), []
-
-    def sample() -> None:
-        for completion in workers.sample(make_requests("d", max_tokens=100)):
-            found.append(completion)
-            begun.set()
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    assert begun.wait(30)
-    workers.publish(weights, 3)
-    thread.join(60)
-    spans = [span for each in by_id(found).values() for span in each.versions]
-    assert len(found) == 48
-    assert {version for version, _, _ in spans} == {2, 3}
+    assert versions(published_in_the_middle(workers, weights, 3)) == {2, 3}
 
 
 @pytest.mark.parametrize(
@@ -111,12 +99,8 @@ def test_if_one_process_dies_all_come_back(
 ):
     workers.publisher = Publisher(workers.crew)  # a single worker comes back by what the host holds
     workers.publish(weights, 4)
-    before, found = processes(workers), []
-    for completion in workers.sample(make_requests("a")):
-        found.append(completion)
-        if len(found) == 5:
-            os.kill(before[rank], number)
-    assert tokens(by_id(found)) == wanted
+    before = processes(workers)
+    assert tokens(killed_in_the_middle(workers, "a", before[rank], number)) == wanted
     first = f"process {before[rank]} on " if number == signal.SIGKILL else "process "
     assert f"died: worker 0, {first}" in caplog.text and "killed by SIGKILL" in caplog.text
     assert "Loading safetensors" not in caplog.text  # said at its start, not at its end
@@ -187,6 +171,32 @@ def remote_of_two(calls: list[Future]) -> Remote:
     remote = Remote(number=3, spec=spec, placement=Ray(), heard=SimpleQueue())
     remote.call = calls
     return remote
+
+
+class Half:
+    """A process that fails of the other's death, or dies."""
+
+    def fail(self):
+        raise ValueError("the other is gone")
+
+    def die(self):
+        time.sleep(0.5)
+        os._exit(1)
+
+    def work(self):
+        return 3
+
+
+def test_who_fails_of_anothers_death_tells_of_that(workers: Workers):
+    """While they start: Ray may tell of the death after the failure."""
+    remote = remote_of_two([])
+    one, other = (ray.remote(num_cpus=0)(Half).remote() for _ in range(2))
+    assert remote.get([one.work.remote(), other.work.remote()], 30) == 3
+    with pytest.raises(ValueError, match="the other is gone"):
+        remote.get([one.fail.remote(), other.work.remote()], 30)
+    with pytest.raises(DEATHS):
+        remote.get([one.fail.remote(), other.die.remote()], 30)
+    ray.kill(one)
 
 
 class Recording:

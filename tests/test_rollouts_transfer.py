@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import ray
-import torch
 
 from rollouts.exchange import EngineError, TransferError
 from rollouts.placement import Ray, transfer_of
@@ -16,7 +15,16 @@ from rollouts.proof import WeightProofError
 from rollouts.sampler import EngineConfig
 from rollouts.transfer import SENDERS, within
 from rollouts.workers import Workers, open_workers
-from tests.test_rollouts_workers import by_id, make_requests, pids, tokens, wait_for_all
+from tests.test_rollouts_workers import (
+    by_id,
+    killed_in_the_middle,
+    make_requests,
+    pids,
+    published_in_the_middle,
+    tokens,
+    versions,
+    wait_for_all,
+)
 
 CONFIG = EngineConfig(dtype="float32", max_concurrent=8, max_kv_gib=0.1, proof_parts=4)
 SHAPE = {"max_tokens": 128, "num_requests": 48}
@@ -31,11 +39,6 @@ def workers(tiny_model: Path, tmp_path_factory):
     yield made
     made.close()
     ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def weights(tiny_model: Path, read_weights) -> dict[str, torch.Tensor]:
-    return read_weights(tiny_model)
 
 
 @pytest.fixture(scope="module")
@@ -170,13 +173,8 @@ def test_a_meeting_that_never_ends_is_left(workers: Workers, weights, wanted, mo
 def test_who_comes_back_waits_for_the_next_version(workers: Workers, weights, wanted, caplog):
     workers.publish(weights, 17)
     workers.publish(weights, 18)
-    victim = pids(workers)[0]
-    found = []
-    for completion in workers.sample(make_requests("a")):
-        found.append(completion)
-        if len(found) == 5:
-            os.kill(victim, signal.SIGKILL)
-    assert tokens(by_id(found)) == wanted
+    found = killed_in_the_middle(workers, "a", pids(workers)[0], signal.SIGKILL)
+    assert tokens(found) == wanted
     held = list(workers.crew._starting.values())
     assert all(future.exception(60) is None for future in held)
     assert [remote.number for remote in workers.crew.ready()] == [1]
@@ -189,22 +187,9 @@ def test_who_comes_back_waits_for_the_next_version(workers: Workers, weights, wa
 
 
 def test_weights_arrive_in_flight(workers: Workers, weights, wanted):
-    begun, found = threading.Event(), []
-
-    def sample() -> None:
-        for completion in workers.sample(make_requests("d", max_tokens=100)):
-            found.append(completion)
-            begun.set()
-
     workers.publish(weights, 21)
-    thread = threading.Thread(target=sample)
-    thread.start()
-    assert begun.wait(30) and workers.publisher.sends()
-    workers.publish(weights, 22)
-    thread.join(60)
-    spans = [span for each in by_id(found).values() for span in each.versions]
-    assert len(found) == 48
-    assert {version for version, _, _ in spans} == {21, 22}
+    assert workers.publisher.sends()
+    assert versions(published_in_the_middle(workers, weights, 22)) == {21, 22}
 
 
 def test_when_nobody_is_left_who_has_them_it_says_so(workers: Workers, weights, wanted):

@@ -125,14 +125,39 @@ def test_two_workers_draw_what_one_engine_draws(workers: Workers, alone: Engine,
     assert workers.eos_token_ids == alone.eos_token_ids
 
 
-def killed_in_the_middle(workers: Workers, name: str, number: int) -> dict[str, Completion]:
-    """A sampling during which a worker gets a signal, after the first completions."""
-    victim, found = pids(workers)[0], []
+def killed_in_the_middle(
+    workers: Workers, name: str, victim: int, number: int
+) -> dict[str, Completion]:
+    """A sampling during which a process gets a signal, after the first completions."""
+    found = []
     for completion in workers.sample(make_requests(name)):
         found.append(completion)
         if len(found) == 5:
             os.kill(victim, number)
     return by_id(found)
+
+
+def published_in_the_middle(workers: Workers, weights, version: int) -> list[Completion]:
+    """A sampling during which weights are published, after the first completion."""
+    begun, found = threading.Event(), []
+
+    def sample() -> None:
+        for completion in workers.sample(make_requests("d", max_tokens=100)):
+            found.append(completion)
+            begun.set()
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    assert begun.wait(30)
+    workers.publish(weights, version)
+    thread.join(60)
+    assert len(by_id(found)) == NUM_REQUESTS
+    return found
+
+
+def versions(found: list[Completion]) -> set[int]:
+    """Those of the weights that drew their tokens."""
+    return {version for each in found for version, _, _ in each.versions}
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
@@ -143,7 +168,7 @@ def test_a_worker_that_dies_loses_nothing(
     for each in (workers, alone):
         each.publish(weights, 4)
     victim = pids(workers)[0]
-    found = killed_in_the_middle(workers, "b", number)
+    found = killed_in_the_middle(workers, "b", victim, number)
     assert tokens(found) == tokens(by_id(alone.sample(make_requests("b"))))
     assert f"worker 0, process {victim} on {os.uname().nodename}: killed by SIGKILL" in caplog.text
     assert "requests are dealt out again" in caplog.text
@@ -170,22 +195,8 @@ def test_a_worker_that_is_stopped_takes_no_weights_and_is_started_again(
 def test_weights_arrive_in_flight(workers: Workers, read_weights):
     weights = read_weights(workers.crew.members[0].spec.model)
     workers.publish(weights, 10)
-    begun = threading.Event()
-    found: list[Completion] = []
-
-    def sample() -> None:
-        for completion in workers.sample(make_requests("d", max_tokens=100)):
-            found.append(completion)
-            begun.set()
-
-    thread = threading.Thread(target=sample)
-    thread.start()
-    assert begun.wait(30)
-    workers.publish(weights, 11)
-    thread.join(60)
-    spans = [span for each in by_id(found).values() for span in each.versions]
-    assert len(found) == NUM_REQUESTS
-    assert {version for version, _, _ in spans} == {10, 11}
+    found = published_in_the_middle(workers, weights, 11)
+    assert versions(found) == {10, 11}
     for each in found:
         assert each.versions[0][1] == 0 and each.versions[-1][2] == each.num_tokens
 
