@@ -21,11 +21,6 @@ TOLERANCES = {"engine": (1e-5, 1e-4), "bf16_engine": (0.04, 0.4)}
 
 
 @pytest.fixture(scope="module")
-def weights(tiny_model: Path, read_weights) -> dict[str, torch.Tensor]:
-    return read_weights(tiny_model)
-
-
-@pytest.fixture(scope="module")
 def reference(tiny_model: Path) -> LlamaForCausalLM:
     return LlamaForCausalLM.from_pretrained(tiny_model, dtype=torch.float32).eval()
 

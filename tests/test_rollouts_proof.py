@@ -23,11 +23,6 @@ LAYER = "model.layers.1"
 on_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="packed layers exist on CPU only")
 
 
-@pytest.fixture(scope="module")
-def weights(tiny_model: Path, read_weights) -> dict[str, torch.Tensor]:
-    return read_weights(tiny_model)
-
-
 @pytest.fixture(params=["bf16_engine", "engine"])
 def proved(request, monkeypatch, weights: dict[str, torch.Tensor]) -> Iterator[Engine]:
     """An engine in either dtype, honestly published to; and again after the test."""
