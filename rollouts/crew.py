@@ -34,7 +34,7 @@ class Crew:
     Attributes:
         version: Of the weights that all have, or get when they come back.
         idle: Workers that can sample and have nothing to do.
-        orphans: Requests of workers that died while they were not asked to sample.
+        orphans: Requests of workers that died, until they are dealt out again.
     """
 
     def __init__(self, spec: Spec, placement: Ray):
@@ -119,9 +119,8 @@ class Crew:
         try:
             wanted = send(remotes)
         except TransferError as error:
-            with self.lock:
-                for remote in remotes:
-                    self.orphans += self.bury(remote, EngineError(f"no weights came: {error}"))
+            for remote in remotes:
+                self.bury(remote, EngineError(f"no weights came: {error}"))
             raise
         with self.lock:
             self._weights, self.version = None, version
@@ -153,21 +152,21 @@ class Crew:
                 answer = remote.get(call, end - time.monotonic())
                 remote.version = self.version
             except DEATHS as error:
-                with self.lock:
-                    self.orphans += self.bury(remote, error)
+                self.bury(remote, error)
         return answer
 
-    def bury(self, remote: Remote, error: Exception) -> list[Request]:
-        """Say why a worker died, let it start again, and give back what it had.
+    def bury(self, remote: Remote, error: Exception) -> None:
+        """Say why a worker died, let it start again, and leave what it had to be dealt out.
 
         Two threads may hear of one death: the second has nothing to do.
         """
         with self.lock:
             if not self.is_ready(remote):
-                return []
+                return
             if remote.size > 1 or isinstance(error, GetTimeoutError | EngineError):
                 remote.kill()  # not dead, but of no use
             requests = remote.release()
+            self.orphans += requests
             remote.failures += 1
             remote.version = -1
             self.idle = [other for other in self.idle if other is not remote]
@@ -179,11 +178,11 @@ class Crew:
                 self._starting[remote.number] = self._threads.submit(self._again, remote)
             else:
                 self._give_up(remote, told)
-            return requests
 
     def forget(self, ids: Set[str]) -> None:
         """Have the workers drop what nobody waits for any more."""
         with self.lock:
+            self.orphans = [each for each in self.orphans if each.id not in ids]
             for remote in self.members:
                 remote.drop(ids)
 

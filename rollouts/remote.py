@@ -164,17 +164,20 @@ class Remote:
         asked = self.tell("advance", tuple(requests), patience_s, tuple(self.dropped))
         self.dropped = set()
         self.call = calls = [each.future() for each in asked]
+        told = threading.Lock()  # taken by the first of those who see that it is over
 
         def hear(ended: Future[Progress]) -> None:
-            if ended.exception() or all(call.done() for call in calls):
+            over = ended.exception() or all(call.done() for call in calls)
+            if over and told.acquire(blocking=False):
                 self.heard.put((self, calls))
 
         for call in calls:
             call.add_done_callback(hear)
 
     def answer(self) -> list[Completion]:
-        """What the call came to. Raises RayActorError if the worker died in it."""
-        ended = [call.result() for call in self.call if call.done()]
+        """What the call came to; nothing if it was buried since. Raises RayActorError if it died."""
+        if not (ended := [call.result() for call in self.call or () if call.done()]):
+            return []
         progress, self.call = ended[0], None
         if any(each.drawn != progress.drawn for each in ended):
             raise EngineError(f"the processes of worker {self.number} drew different tokens")
@@ -215,9 +218,8 @@ class Remote:
 
     def release(self) -> list[Request]:
         """Take back what it holds; what it says of that is not listened to."""
-        requests = list(self.held.values())
-        self.held, self.dropped, self.call = {}, set(), None
-        return requests
+        held, self.held, self.dropped, self.call = self.held, {}, set(), None
+        return list(held.values())
 
     def dismiss(self) -> None:
         """End it for good."""
@@ -245,8 +247,8 @@ class Remote:
         host = self.place[1] if self.place else "an unknown machine"
         memory = f"{self.resident_bytes / 2**30:.1f} GiB when last heard of"
         who = f"worker {self.number}, process {self._pids[rank]} on {host}"
-        known = cause(error, with_exit=not how)
-        return f"{who}: {how or 'how it ended is not known'} ({memory}){known}"
+        told = how or "how it ended is not known"
+        return f"{who}: {told} ({memory}){cause(error, with_exit=not how)}"
 
     def last_words(self) -> str:
         """The end of what it printed since it was ready, if its file can be seen from here."""

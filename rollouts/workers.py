@@ -1,8 +1,9 @@
 """Engines in Ray actors, behind the interface of one engine: who samples what.
 
 Requests go where there is room, those expected to be longest first, and completions come back as
-they finish; several callers may wait at once, the first of them goes first. What a dead or silent worker had goes to the others with the same ids and seeds
-(rollouts/crew.py). Ray places, restarts and carries; no process is started or watched here.
+they finish; several callers may wait at once, the first of them goes first. What a dead or silent
+worker had is dealt out again with the same ids and seeds (rollouts/crew.py). Ray places, restarts
+and carries; no process is started or watched here.
 """
 
 import heapq
@@ -267,11 +268,10 @@ class Workers:
     def _answer(self, remote: Remote) -> Sequence[Completion]:
         """What a worker finished; if it died, what it had is dealt out again."""
         try:
-            return remote.answer()
+            with self.crew.lock:  # who publishes may bury it, and who leaves may drop of it
+                return remote.answer()
         except (*DEATHS, EngineError) as error:  # an engine may be dead, or break its contract
-            requests = self.crew.bury(remote, error)
-            with self._lock:
-                self._again(requests)
+            self.crew.bury(remote, error)
             return ()
 
     def _again(self, requests: Iterable[Request]) -> None:

@@ -36,6 +36,7 @@ from tests.test_rollouts_workers import (
 
 CONFIG = EngineConfig(dtype="float32", max_concurrent=8, max_kv_gib=0.1, tensor_parallel=2)
 SHAPE = {"max_tokens": 128, "num_requests": 48}
+NOTHING = Progress(completions=(), num_unfinished=0, drawn=0, resident_bytes=0)
 
 
 @pytest.fixture(scope="module")
@@ -200,15 +201,49 @@ def test_who_fails_of_anothers_death_tells_of_that(workers: Workers):
 
 
 class Recording:
-    """An actor that writes down what it is asked."""
+    """An actor that writes down what it is asked, and has answered at once."""
 
     def __init__(self):
         self.asked = []
         self.advance = SimpleNamespace(remote=self._ask)
 
-    def _ask(self, what):
+    def _ask(self, what, *_):
         time.sleep(0.001)
         self.asked.append(what)
+        answered: Future[Progress] = Future()
+        answered.set_result(NOTHING)
+        return SimpleNamespace(future=lambda: answered)
+
+
+def test_a_call_is_heard_of_once_though_all_processes_see_that_it_is_over():
+    remote = remote_of_two([])
+    remote.actors = [Recording(), Recording()]
+    remote.ask((), 0.1)
+    assert remote.heard.get_nowait() == (remote, remote.call)
+    assert remote.heard.empty()
+    assert remote.answer() == [] and remote.call is None
+
+
+def test_nothing_comes_of_a_call_to_a_worker_that_was_buried_since():
+    remote = remote_of_two([])
+    remote.actors = [Recording(), Recording()]
+    remote.ask(make_requests("b", 2), 0.1)
+    assert [each.id for each in remote.release()] == ["b/0", "b/1"]
+    assert remote.answer() == []
+
+
+def test_who_publishes_and_who_samples_take_turns_at_a_worker(workers: Workers):
+    """Else what is buried or dropped changes under the hands of who reads the answer."""
+    remote = remote_of_two([])
+    remote.actors = [Recording(), Recording()]
+    remote.ask((), 0.1)
+    reader = threading.Thread(target=workers._answer, args=(remote,))
+    with workers.crew.lock:
+        reader.start()
+        reader.join(0.2)
+        assert remote.call is not None
+    reader.join()
+    assert remote.call is None
 
 
 def test_all_processes_are_told_in_one_order_whoever_speaks():
@@ -231,8 +266,7 @@ def test_all_processes_are_told_in_one_order_whoever_speaks():
 def test_processes_that_draw_other_tokens_are_noticed():
     calls = [Future(), Future()]
     for drawn, call in enumerate(calls):
-        answer = Progress(completions=(), num_unfinished=0, drawn=drawn, resident_bytes=0)
-        call.set_result(answer)
+        call.set_result(replace(NOTHING, drawn=drawn))
     with pytest.raises(EngineError, match="the processes of worker 3 drew different tokens"):
         remote_of_two(calls).answer()
 
