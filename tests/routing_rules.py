@@ -1,6 +1,8 @@
 """Rewards at the top level of a module, so that a scoring process can load them."""
 
+import os
 import time
+from dataclasses import replace
 
 from rewards.problem import Problem, Response, Score, Verdict
 
@@ -16,5 +18,7 @@ def form(problem: Problem, response: Response) -> float:
 
 
 def slow_accuracy(problem: Problem, response: Response) -> Score:
+    """Slow enough that nobody scores two while another process waits; tells whose it is."""
     time.sleep(0.4)
-    return accuracy(problem, response)
+    score = accuracy(problem, response)
+    return replace(score, parts={**score.parts, "process": float(os.getpid())})

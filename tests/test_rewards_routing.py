@@ -1,6 +1,5 @@
 """Rules for all, preferences on top for some: who is asked, what is added, and when it is there."""
 
-import time
 from concurrent.futures import CancelledError, Future
 
 import pytest
@@ -81,10 +80,8 @@ def test_rules_in_processes_share_out_a_group_and_the_preference_stays_here():
     with RewardPool(slow_accuracy, ScoringConfig(workers=2)) as pool:
         routed = Routed(pool, {"chat": {"helpfulness": Inline(preferring)}})
         routed.check(CHAT)
-        start = time.monotonic()
         scores = routed.submit(SUM, [Response(text=f"{i}") for i in range(4)]).result()
-        # Four of 0.4 s in two processes: 0.8 s, where one process would take 1.6 s.
-        assert time.monotonic() - start < 1.4
+        assert len({score.parts["process"] for score in scores}) == 2
         assert [score.value for score in scores] == [0.0] * 4
         assert routed(CHAT, Response(text="8")).value == 1.25
 
