@@ -129,8 +129,8 @@ def test_time_is_bounded(monkeypatch, reply):
     start = time.monotonic()
     _, scores = judged(monkeypatch, reply, timeout_s=0.3, retries=1)
     assert scores == [(0.0, Verdict.JUDGE_ERROR)]
-    # Two tries of 0.3 s, and what the server takes to stop.
-    assert time.monotonic() - start < 2.5
+    # Two tries of 0.3 s, where unbounded ones would take 6 s.
+    assert time.monotonic() - start < 5
 
 
 def test_no_connection_is_no_score(monkeypatch):
