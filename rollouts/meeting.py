@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 
 from rollouts.cures import MEETING
+from rollouts.exchange import EngineError
 from rollouts.worker import Meeting
 
 LOOPBACK = "127.0.0.1"
@@ -44,7 +45,13 @@ def join(meeting: Meeting, rank: int, store: Any = None) -> None:
 
 
 def first_says(flag: bool) -> bool:
-    """What the first process says of something that each could see otherwise, the time for one."""
+    """What the first process says of something that each could see otherwise, the time for one.
+
+    Raises EngineError if one of them is gone.
+    """
     told = torch.tensor([flag])
-    dist.broadcast(told, src=0)
+    try:
+        dist.broadcast(told, src=0)
+    except RuntimeError as error:
+        raise EngineError(f"a process of this engine is gone: {error}") from error
     return bool(told.item())
