@@ -2,13 +2,10 @@
 
 import os
 import signal
-import threading
 import time
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
-from types import SimpleNamespace
 
 import pytest
 import ray
@@ -22,7 +19,7 @@ from rollouts.placement import Ray
 from rollouts.publishing import Publisher
 from rollouts.remote import Remote
 from rollouts.sampler import EngineConfig
-from rollouts.worker import Progress, Seat, Spec, Worker
+from rollouts.worker import Seat, Worker
 from rollouts.workers import Workers, open_workers
 from tests.test_rollouts_workers import (
     by_id,
@@ -36,7 +33,6 @@ from tests.test_rollouts_workers import (
 
 CONFIG = EngineConfig(dtype="float32", max_concurrent=8, max_kv_gib=0.1, tensor_parallel=2)
 SHAPE = {"max_tokens": 128, "num_requests": 48}
-NOTHING = Progress(completions=(), num_unfinished=0, drawn=0, resident_bytes=0)
 
 
 @pytest.fixture(scope="module")
@@ -141,12 +137,27 @@ class Stepping(Worker):
         return self._engine.count
 
 
-def test_processes_take_as_many_steps_whatever_their_clocks_say(workers: Workers):
-    """Else what comes between two calls would reach them at different steps."""
+def stepping() -> list[ray.actor.ActorHandle]:
+    """Two such processes that have met."""
     actors = [ray.remote(num_cpus=0)(Stepping).remote() for _ in range(2)]
     meeting = ray.get(actors[0].invite.remote(2))
-    begun = [each.begin.remote(meeting, n, 0.01 + 0.04 * n) for n, each in enumerate(actors)]
-    ray.get(begun)
+    ray.get([each.begin.remote(meeting, n, 0.01 + 0.04 * n) for n, each in enumerate(actors)])
+    return actors
+
+
+def test_a_process_whose_fellow_is_gone_says_that_the_engine_is(workers: Workers):
+    """Ray may tell of the death later: it is to be a worker's death, not a fault of the run."""
+    one, other = stepping()
+    at_work = [each.advance.remote((), 60.0, ()) for each in (one, other)]
+    ray.kill(other)
+    with pytest.raises(EngineError, match="a process of this engine is gone"):
+        ray.get(at_work[0])
+    ray.kill(one)
+
+
+def test_processes_take_as_many_steps_whatever_their_clocks_say(workers: Workers):
+    """Else what comes between two calls would reach them at different steps."""
+    actors = stepping()
     ray.get([each.advance.remote((), 0.5, ()) for each in actors])
     first, second = ray.get([each.counted.remote() for each in actors])
     assert first == second > 1
@@ -162,16 +173,6 @@ def test_a_machine_that_goes_before_all_are_there_is_a_death(workers: Workers):
     with pytest.raises(DEATHS):
         remote.load(0, 1)
     remote.dismiss()
-
-
-def remote_of_two(calls: list[Future]) -> Remote:
-    """A worker that was asked something, without its processes."""
-    spec = Spec(
-        model=Path(), digest="", config=CONFIG, adapter=None, transfer="host", logs=Path(), **SHAPE
-    )  # fmt: skip
-    remote = Remote(number=3, spec=spec, placement=Ray(), heard=SimpleQueue())
-    remote.call = calls
-    return remote
 
 
 class Half:
@@ -190,7 +191,7 @@ class Half:
 
 def test_who_fails_of_anothers_death_tells_of_that(workers: Workers):
     """While they start: Ray may tell of the death after the failure."""
-    remote = remote_of_two([])
+    remote = workers.crew.members[0]
     one, other = (ray.remote(num_cpus=0)(Half).remote() for _ in range(2))
     assert remote.get([one.work.remote(), other.work.remote()], 30) == 3
     with pytest.raises(ValueError, match="the other is gone"):
@@ -198,84 +199,6 @@ def test_who_fails_of_anothers_death_tells_of_that(workers: Workers):
     with pytest.raises(DEATHS):
         remote.get([one.fail.remote(), other.die.remote()], 30)
     ray.kill(one)
-
-
-class Recording:
-    """An actor that writes down what it is asked, and has answered at once."""
-
-    def __init__(self):
-        self.asked = []
-        self.advance = SimpleNamespace(remote=self._ask)
-
-    def _ask(self, what, *_):
-        time.sleep(0.001)
-        self.asked.append(what)
-        answered: Future[Progress] = Future()
-        answered.set_result(NOTHING)
-        return SimpleNamespace(future=lambda: answered)
-
-
-def test_a_call_is_heard_of_once_though_all_processes_see_that_it_is_over():
-    remote = remote_of_two([])
-    remote.actors = [Recording(), Recording()]
-    remote.ask((), 0.1)
-    assert remote.heard.get_nowait() == (remote, remote.call)
-    assert remote.heard.empty()
-    assert remote.answer() == [] and remote.call is None
-
-
-def test_nothing_comes_of_a_call_to_a_worker_that_was_buried_since():
-    remote = remote_of_two([])
-    remote.actors = [Recording(), Recording()]
-    remote.ask(make_requests("b", 2), 0.1)
-    assert [each.id for each in remote.release()] == ["b/0", "b/1"]
-    assert remote.answer() == []
-
-
-def test_who_publishes_and_who_samples_take_turns_at_a_worker(workers: Workers):
-    """Else what is buried or dropped changes under the hands of who reads the answer."""
-    remote = remote_of_two([])
-    remote.actors = [Recording(), Recording()]
-    remote.ask((), 0.1)
-    reader = threading.Thread(target=workers._answer, args=(remote,))
-    with workers.crew.lock:
-        reader.start()
-        reader.join(0.2)
-        assert remote.call is not None
-    reader.join()
-    assert remote.call is None
-
-
-def test_all_processes_are_told_in_one_order_whoever_speaks():
-    remote = remote_of_two([])
-    remote.actors = [Recording(), Recording()]
-
-    def speak(name):
-        for number in range(20):
-            remote.tell("advance", (name, number))
-
-    threads = [threading.Thread(target=speak, args=(name,)) for name in "ab"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    first, second = (actor.asked for actor in remote.actors)
-    assert first == second and len(first) == 40
-
-
-def test_processes_that_draw_other_tokens_are_noticed():
-    calls = [Future(), Future()]
-    for drawn, call in enumerate(calls):
-        call.set_result(replace(NOTHING, drawn=drawn))
-    with pytest.raises(EngineError, match="the processes of worker 3 drew different tokens"):
-        remote_of_two(calls).answer()
-
-
-def test_a_process_that_died_is_heard_of_while_another_still_waits_for_it():
-    calls = [Future(), Future()]
-    calls[1].set_exception(EngineError("gone"))
-    with pytest.raises(EngineError, match="gone"):
-        remote_of_two(calls).answer()
 
 
 def test_the_process_that_ended_first_is_told(tmp_path: Path):
