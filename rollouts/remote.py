@@ -131,12 +131,12 @@ class Remote:
         """
         end = time.monotonic() + self.placement.start_s
         meeting = self._gather(end) if self.size > 1 else None
-        started = [
-            actor.start.remote(
-                self.number, self.spec, Seat(index=index, count=count, rank=rank, meeting=meeting)
-            )
-            for rank, actor in enumerate(self.actors)
+        seats = [
+            Seat(index=index, count=count, pid=pid, rank=rank, meeting=meeting)
+            for rank, pid in enumerate(self._pids)
         ]
+        taken = zip(self.actors, seats, strict=True)
+        started = [actor.start.remote(self.number, self.spec, seat) for actor, seat in taken]
         return self.get(started, end - time.monotonic())
 
     def _gather(self, end: float) -> Meeting:

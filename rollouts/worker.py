@@ -76,11 +76,13 @@ class Seat:
     """Which process it is: the `rank`-th of the worker that is the `index`-th of `count` of its machine.
 
     Attributes:
+        pid: Of the process that was found for it.
         meeting: Where the processes of that worker meet, if it has several.
     """
 
     index: int
     count: int
+    pid: int
     rank: int = 0
     meeting: Meeting | None = None
 
@@ -124,7 +126,7 @@ class Worker:
     def __init__(self) -> None:
         self._started: Any = None
         self._store: Any = None
-        self._seat = Seat(index=0, count=1)
+        self._seat = Seat(index=0, count=1, pid=os.getpid())
 
     @property
     def _engine(self) -> Any:
@@ -148,8 +150,11 @@ class Worker:
     def start(self, number: int, spec: Spec, seat: Seat) -> Facts:
         """Load the engine; on a CPU on the cores that the seat has.
 
-        Raises ValueError if the model is not the driver's.
+        Raises ValueError if the model is not the driver's, and NotStartedError if the seat is that
+        of a process which died since it was found: nobody waits where it was to meet others.
         """
+        if seat.pid != os.getpid():
+            raise NotStartedError(f"process {seat.pid} is gone, and this one has its place")
         self._seat, size, meeting = seat, spec.config.tensor_parallel, seat.meeting
         self._keep_output(spec.logs / log_name(number, seat.rank))
         found = model_digest(spec.model)
@@ -170,17 +175,19 @@ class Worker:
             from rollouts.meeting import join
 
             join(meeting, seat.rank, self._store)
+        self._started = self._made(spec)
+        os.write(1, READY.encode())
+        return self._facts()
+
+    def _made(self, spec: Spec) -> Any:
         shape: dict[str, Any] = {"max_tokens": spec.max_tokens, "num_requests": spec.num_requests}
         if spec.transfer == HOST:
             from rollouts.engine import Engine
 
-            self._started = Engine(spec.model, spec.config, adapter=spec.adapter, **shape)
-        else:
-            from rollouts.receiver import Receiver
+            return Engine(spec.model, spec.config, adapter=spec.adapter, **shape)
+        from rollouts.receiver import Receiver
 
-            self._started = Receiver(spec.model, spec.config, transfer=spec.transfer, **shape)
-        os.write(1, READY.encode())
-        return self._facts()
+        return Receiver(spec.model, spec.config, transfer=spec.transfer, **shape)
 
     def _facts(self) -> Facts:
         engine = self._engine

@@ -3,7 +3,6 @@
 They start in a second or two, so that hundreds can die while one would load a model.
 """
 
-import os
 import random
 import time
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from rollouts.proof import Proof
 from rollouts.ray_cluster import start_ray
 from rollouts.rollout import Completion, Request
 from rollouts.sampler import EngineConfig
-from rollouts.worker import READY, Facts, Seat, Spec, Worker, log_name
+from rollouts.worker import Spec, Worker, model_digest
 from rollouts.workers import Workers
 
 SLOTS = 8
@@ -97,36 +96,29 @@ def finished(request: Request, token_ids: tuple[int, ...], told: list[int]) -> C
 class LightWorker(Worker):
     """A worker's process with such an engine."""
 
-    def start(self, number: int, spec: Spec, seat: Seat) -> Facts:
-        self._seat = seat
-        self._keep_output(spec.logs / log_name(number, seat.rank))
-        if seat.meeting is not None:
-            from rollouts.meeting import join
-
-            join(seat.meeting, seat.rank, self._store)
-        self._started = LightEngine()
-        os.write(1, READY.encode())
-        return self._facts()
+    def _made(self, spec: Spec) -> LightEngine:
+        return LightEngine()
 
 
 def open_light_workers(
-    monkeypatch: pytest.MonkeyPatch, logs: Path, num_workers: int, size: int
+    monkeypatch: pytest.MonkeyPatch, folder: Path, num_workers: int, size: int
 ) -> Workers:
-    """So many workers of `size` processes each."""
+    """So many workers of `size` processes each, which share the cores."""
     monkeypatch.setattr(remote, "Worker", LightWorker)
     config = EngineConfig(tensor_parallel=size)
     placement = Ray(
         num_workers=num_workers, cores=1, silence_s=6, publish_s=6, start_s=60, max_failures=1000
     )
     start_ray(placement, size)
+    (model := folder / "model").mkdir()
     spec = Spec(
-        model=logs,
-        digest="",
+        model=model,
+        digest=model_digest(model),
         config=config,
         max_tokens=4096,
         num_requests=64,
         adapter=None,
         transfer="host",
-        logs=logs,
+        logs=folder,
     )
     return Workers(Crew(spec, placement), None, config, max_tokens=4096, room=12)

@@ -1,5 +1,6 @@
 """Many deaths a minute while several sample, leave, come again and publish: nobody misses anything."""
 
+import contextlib
 import os
 import random
 import signal
@@ -12,8 +13,11 @@ from pathlib import Path
 import pytest
 import ray
 import torch
+from ray.exceptions import RayError
 
+from rollouts.remote import Remote
 from rollouts.rollout import Request, Sampling
+from rollouts.worker import Meeting, NotStartedError
 from rollouts.workers import Workers
 from tests.light_workers import drawn, open_light_workers
 
@@ -26,8 +30,10 @@ LEAVES = 0.3
 class Storm:
     """What goes on at once, until time is up or one part of it fails."""
 
-    def __init__(self, workers: Workers, seed: int, last_s: float):
-        self.workers, self.seed, self.end = workers, seed, time.monotonic() + last_s
+    def __init__(self, workers: Workers, seed: int, *, stops: float):
+        """`stops` is the share of faults in which a process does not end, but is stopped."""
+        self.workers, self.seed, self.stops = workers, seed, stops
+        self.end = time.monotonic() + LAST_S
         self.version, self.deaths, self.served = 0, 0, 0
         self.failed = threading.Event()
 
@@ -91,7 +97,7 @@ class Storm:
         while self.goes_on():
             time.sleep(4 * draw.random())
             member = draw.choice(self.workers.crew.members)
-            number = signal.SIGKILL if draw.random() < 0.85 else signal.SIGSTOP
+            number = signal.SIGKILL if draw.random() >= self.stops else signal.SIGSTOP
             try:
                 os.kill(draw.choice([member.place[2], *member.beside]), number)
                 self.deaths += 1
@@ -99,21 +105,55 @@ class Storm:
                 continue
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("num_workers", "size"), [(3, 1), (2, 2), (1, 3)])
-def test_many_deaths_lose_nothing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, num_workers: int, size: int
-):
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, num_workers: int, size: int):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(num_workers * size)))
-    workers = open_light_workers(monkeypatch, tmp_path, num_workers, size)
-    try:
-        workers.publish({"w": torch.zeros(8)}, 0)
-        storm = Storm(workers, size, LAST_S)
-        parts = [(storm.publish,), (storm.kill,), *((storm.sample, name) for name in CALLERS)]
-        with ThreadPoolExecutor(max_workers=len(parts)) as pool:
-            for ended in [pool.submit(storm.alone, *part) for part in parts]:
-                ended.result()
-        assert storm.deaths > 1 and storm.served > 20
-    finally:
-        workers.close()
-        ray.shutdown()
+    made = open_light_workers(monkeypatch, tmp_path, num_workers, size)
+    made.publish({"w": torch.zeros(8)}, 0)
+    yield made
+    made.close()
+    ray.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("num_workers", "size", "stops"), [(3, 1, 0.0), (3, 1, 0.3), (2, 2, 0.0), (2, 2, 0.3), (1, 3, 0.0)]
+)  # fmt: skip
+def test_many_deaths_lose_nothing(workers: Workers, caplog, num_workers, size, stops: float):
+    storm = Storm(workers, size, stops=stops)
+    parts = [(storm.publish,), (storm.kill,), *((storm.sample, name) for name in CALLERS)]
+    with ThreadPoolExecutor(max_workers=len(parts)) as pool:
+        for ended in [pool.submit(storm.alone, *part) for part in parts]:
+            ended.result()
+    assert storm.deaths > 1 and storm.served > 20
+    assert stops or "did not answer in time" not in caplog.text
+
+
+@pytest.mark.parametrize(("num_workers", "size"), [(1, 1), (1, 2)])
+def test_who_takes_the_place_of_a_process_that_was_found_is_found_first(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch, num_workers: int, size: int
+):
+    """It would wait for others where they do not meet, and be taken for the one that is gone."""
+    remote, gather = workers.crew.members[0], Remote._gather
+
+    def gather_and_die(self: Remote, end: float) -> Meeting:
+        meeting = gather(self, end)
+        replaced(self)
+        return meeting
+
+    monkeypatch.setattr(Remote, "_gather", gather_and_die)
+    remote.kill()
+    remote.find()
+    if size == 1:
+        replaced(remote)
+    with pytest.raises(NotStartedError, match="is gone, and this one has its place"):
+        remote.load(0, 1)
+
+
+def replaced(remote: Remote) -> None:
+    """Kill its first process, and wait until Ray has started another."""
+    os.kill(remote.place[2], signal.SIGKILL)
+    place = remote.place
+    while place == remote.place:
+        with contextlib.suppress(RayError):
+            place = ray.get(remote.actors[0].place.remote())

@@ -120,14 +120,16 @@ def test_on_a_cluster_of_cpus_cores_are_named():
 
 
 OTHER_MODEL = """
+import os
 import sys
 from pathlib import Path
 from rollouts.sampler import EngineConfig
 from rollouts.worker import Seat, Spec, Worker
 digest, model, logs, told = sys.argv[1:]
+seat = Seat(index=0, count=1, pid=os.getpid())
 sizes = dict(config=EngineConfig(), max_tokens=8, num_requests=1, adapter=None, transfer="host")
 try:
-    Worker().start(3, Spec(model=Path(model), digest=digest, logs=Path(logs), **sizes), Seat(index=0, count=1))
+    Worker().start(3, Spec(model=Path(model), digest=digest, logs=Path(logs), **sizes), seat)
 except ValueError as error:
     Path(told).write_text(str(error))
 """

@@ -130,7 +130,7 @@ class Stepping(Worker):
 
     def begin(self, meeting, rank, step_s):
         join(meeting, rank, self._store)
-        self._seat = Seat(index=0, count=1, rank=rank, meeting=meeting)
+        self._seat = Seat(index=0, count=1, pid=os.getpid(), rank=rank, meeting=meeting)
         self._started = Steps(step_s)
 
     def counted(self):
