@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence, Set
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -25,6 +25,8 @@ DEATHS = (RayActorError, ActorUnschedulableError, NotStartedError, GetTimeoutErr
 """The second is raised where a machine goes while a worker's processes are put on it."""
 LOOK_S = 1.0
 """How often it is looked who is silent."""
+CLOSE_S = 10.0
+"""What is asked of workers that have ended fails within this."""
 Answer = TypeVar("Answer")
 
 
@@ -196,10 +198,11 @@ class Crew:
         self._heard.put((None, None))
 
     def close(self) -> None:
-        """End them all."""
+        """End them all, and wait for who starts one again: asked after its end, Ray would begin anew."""
         for remote in self.members:
             remote.dismiss()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        wait(list(self._starting.values()), CLOSE_S)
 
     def _settle(self) -> None:
         """Take note of who has come back. Raises EngineError if nobody is left or will come."""

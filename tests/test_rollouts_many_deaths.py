@@ -111,7 +111,8 @@ def workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, num_workers: int, s
     made = open_light_workers(monkeypatch, tmp_path, num_workers, size)
     made.publish({"w": torch.zeros(8)}, 0)
     yield made
-    made.close()
+    if ray.is_initialized():
+        made.close()
     ray.shutdown()
 
 
@@ -148,6 +149,22 @@ def test_who_takes_the_place_of_a_process_that_was_found_is_found_first(
         replaced(remote)
     with pytest.raises(NotStartedError, match="is gone, and this one has its place"):
         remote.load(0, 1)
+
+
+@pytest.mark.parametrize(("num_workers", "size"), [(2, 1)])
+def test_whoever_starts_a_worker_again_ends_with_the_crew(
+    workers: Workers, num_workers: int, size: int
+):
+    """Asked after its end, Ray would start anew, and end the process when that fails."""
+    crew = workers.crew
+    os.kill(crew.members[0].place[2], signal.SIGKILL)
+    while crew.is_whole():
+        crew.tell("reset_prefix_cache")
+    starting = list(crew._starting.values())
+    workers.close()
+    assert all(each.done() for each in starting)
+    ray.shutdown()
+    assert not ray.is_initialized()
 
 
 def replaced(remote: Remote) -> None:
