@@ -130,7 +130,9 @@ def test_many_deaths_lose_nothing(workers: Workers, caplog, num_workers, size, s
     assert stops or "did not answer in time" not in caplog.text
 
 
-@pytest.mark.parametrize(("num_workers", "size"), [(1, 1), (1, 2)])
+@pytest.mark.parametrize(
+    ("num_workers", "size"), [pytest.param(1, 1, marks=pytest.mark.slow), (1, 2)]
+)
 def test_who_takes_the_place_of_a_process_that_was_found_is_found_first(
     workers: Workers, monkeypatch: pytest.MonkeyPatch, num_workers: int, size: int
 ):
