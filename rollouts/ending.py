@@ -55,8 +55,8 @@ def told(status: int, peak_kib: int) -> str:
 def main() -> None:
     """Be the parent of the parent of what Ray wanted to start.
 
-    When a worker is gone Ray kills the process group that it started. Who waits is in a session of
-    its own, so that it can write its line first; the process between ends with it.
+    When a worker is gone Ray kills the process group that it started, and the worker's. Who waits is
+    in a session and a group of its own, so that it can write its line; the process between ends with it.
     """
     signal.signal(
         signal.SIGCHLD, signal.SIG_DFL
@@ -75,6 +75,7 @@ def _watch() -> None:
     began = time.monotonic()
     pid = os.fork()
     if not pid:
+        os.setpgid(0, 0)
         _end_with_parent(signal.SIGKILL)
         os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 
